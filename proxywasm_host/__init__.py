@@ -89,7 +89,7 @@ _HOME = {
     "proxywasm_host.runtime.tcp": "TcpStream",
     "proxywasm_host.services": "Services",
 }
-"""The module of each public name, which is imported on first use, so that importing the package is fast."""
+"""The module of each public name. A module is imported on first use, so that importing the package is fast."""
 _MODULES = {name: module for module, names in _HOME.items() for name in names.split()}
 
 

@@ -1,4 +1,4 @@
-"""httpx2; or httpx, which it is a fork of, where only that is installed.
+"""Imports httpx2, or the httpx from which it was forked if only that is installed.
 
 mitmproxy 11 excludes the dependencies of httpx2.
 """

@@ -1,4 +1,4 @@
-"""Describes callbacks, hostcalls and effects in one line each. No layout, no colours."""
+"""Describes callbacks, hostcalls and effects in one line each, without layout or colours."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 SHOWN = 60
-"""Most characters of a value in a line."""
+"""Maximum number of characters of a value in a line."""
 
 PAUSE = "PAUSE"
 CALLER = {"request": "client", "response": "upstream"}
@@ -40,7 +40,7 @@ def text(data: bytes) -> str:
 
 
 def quoted(data: bytes) -> str:
-    """The beginning of some content in quotes, and its size if there is more."""
+    """The beginning of some content in quotes, with the size of the content if it was shortened."""
     shown = repr(data[:SHOWN])[1:]
     return shown if len(data) <= SHOWN else f"{shown}… ({len(data)} bytes)"
 
@@ -79,7 +79,7 @@ def callback_text(invocation: Invocation) -> str:
 
 
 def action_text(row: Callback, result: int | None) -> str:
-    """The result of a callback, by name; empty if it has none."""
+    """The name of a callback's result; empty if the callback has no result."""
     if row.result is None or result is None:
         return ""
     if row.result is bool:
@@ -107,7 +107,7 @@ READS = frozenset(
 
 
 def is_worth_telling(call: Call) -> bool:
-    """Whether a hostcall is worth a line: it changed something, or its refusal matters."""
+    """Whether a hostcall deserves a line, because it changed something or its refusal matters."""
     if call.row.name in WASI_NAMES:
         return False
     if isinstance(call.result, Refusal):
@@ -125,7 +125,7 @@ def _map_of(callback: str) -> int | None:
 
 
 def _place(map: int, callback: str) -> str:
-    """The name of a map, where the callback does not imply it."""
+    """The name of a map in parentheses; empty if the callback implies it."""
     return "" if map == _map_of(callback) else f" ({MapType(map).name.lower().replace('_', ' ')})"
 
 
@@ -138,7 +138,7 @@ def _buffer_change(buffer: int, start: int, length: int, data: bytes) -> str:
 
 
 def hostcall_text(call: Call, callback: str) -> tuple[str, str]:
-    """A hostcall as (verb, object); `callback` is the key of the current callback."""
+    """A hostcall as (verb, object). `callback` is the key of the current callback."""
     if isinstance(call.result, Refusal) or call.args is None:
         return "refused", describe(call).removeprefix("proxy_")
     args: tuple[Any, ...] = call.args

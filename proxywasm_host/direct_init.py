@@ -1,4 +1,4 @@
-"""Speeds up making instances of frozen dataclasses, for classes with many instances in each request."""
+"""Makes frozen dataclasses faster to instantiate, for classes with many instances in each request."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ T = TypeVar("T")
 
 
 def direct_init(cls: type[T]) -> type[T]:
-    """Let a frozen dataclass with slots have an ``__init__`` that sets each slot itself, with the same parameters.
+    """Give a frozen dataclass with slots an ``__init__`` with the same parameters that sets each slot directly.
 
-    The one that `dataclass` writes calls ``object.__setattr__`` for each field; in C, all are set at once.
+    The ``__init__`` of `dataclass` calls ``object.__setattr__`` for each field. The C extension sets all fields at
+    once.
 
     Raises: TypeError, for a field with a default factory.
     """

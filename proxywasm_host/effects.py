@@ -1,4 +1,4 @@
-"""Effects, which the host asks embedders to perform, and replies to callouts."""
+"""Effects, which the embedder performs for the host, and replies to callouts."""
 
 from proxywasm_host.runtime.effects import *  # noqa: F403 - all that is public there, and nothing else
 from proxywasm_host.runtime.effects import __all__  # noqa: F401

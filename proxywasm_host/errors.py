@@ -1,6 +1,6 @@
 """The errors of this library. Each message says what is wrong, where, and what to do.
 
-All errors are in one tree; docs/api.md lists them. Errors of one part are in the module of that part: `Trap` in
+All errors form one tree, listed in docs/api.md. Errors of one part are in the module of that part: `Trap` in
 `engine.protocol`, `QuotaExceeded` in `services`, `PluginError` in `runtime.failure`.
 """
 
@@ -13,9 +13,9 @@ __all__ = ["ConfigError", "EngineUnavailable", "ModuleError", "ProxyWasmError", 
 
 
 class ProxyWasmError(Exception):
-    """Base of all errors that this library raises on purpose.
+    """Base class of all errors that this library raises on purpose.
 
-    `code` is one word for each class, which never changes, for logs, metrics and comparisons.
+    `code` identifies the class in logs, metrics and comparisons; it is one word and never changes.
     """
 
     code: ClassVar[str] = "error"
@@ -30,7 +30,7 @@ class UnknownEngine(ProxyWasmError, LookupError):
 class EngineUnavailable(ProxyWasmError):
     """The engine is known, but not installed or not usable here.
 
-    `reason` says why, `remedy` what to do about it.
+    `reason` is why, and `remedy` what to do about it.
     """
 
     code = "engine_unavailable"

@@ -1,7 +1,7 @@
-"""Loads the optional C extensions, the library's own and those of engines; the version of their common header.
+"""Loads the optional C extensions of the library and of engines, and holds the version of their common header.
 
-They are released separately, so they pass capsules to each other whose name contains the version of
-``include/proxywasm_host.h``. A capsule of another version is not used, and calls go through Python.
+They are released separately. So the capsules that they pass to each other have the version of
+``include/proxywasm_host.h`` in their names. A capsule of another version is not used, and calls go through Python.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ["NATIVE", "NATIVE_ABI", "NOTE", "checksum", "fingerprint", "get_include", "load"]
 
 NATIVE_ABI = 1
-"""As in ``include/proxywasm_host.h``."""
+"""The version in ``include/proxywasm_host.h``."""
 
 
 def checksum(files: Iterable[Path]) -> int | None:
@@ -30,16 +30,16 @@ def checksum(files: Iterable[Path]) -> int | None:
 def fingerprint(sources: Path) -> int | None:
     """The checksum of the C files in a directory; ``None`` without C files.
 
-    An extension built from them has it as its ``FINGERPRINT`` (``setup.py``).
+    ``setup.py`` stores it as ``FINGERPRINT`` in the extension built from those files.
     """
     return checksum(path for path in sources.iterdir() if path.suffix in (".c", ".h")) if sources.is_dir() else None
 
 
 def load(name: str) -> tuple[Any, str]:
-    """The extension `name`, or ``None``; and a note that says whether it is in use.
+    """The extension `name`, or ``None``, and a note that says whether it is in use.
 
-    It is not used with ``PROXYWASM_NATIVE=no``; if it was built from other sources than those beside it in ``native/``,
-    as after a change in a checkout; or if its native ABI is not that of this core.
+    It is not used with ``PROXYWASM_NATIVE=no``, if its native ABI differs from that of this core, or if it was built
+    from sources other than those next to it in ``native/``, as after a change in a checkout.
     """
     if os.environ.get("PROXYWASM_NATIVE", "").lower() in ("no", "0", "off", "false"):
         return None, "off, as PROXYWASM_NATIVE says"
@@ -66,4 +66,4 @@ def get_include() -> str:
 
 
 NATIVE, NOTE = load("proxywasm_host._native")
-"""The core's own extension, or ``None``; and a note that says whether it is in use."""
+"""The core's own extension, or ``None``, and a note that says whether it is in use."""

@@ -1,4 +1,4 @@
-"""The names that an embedder needs to add hostcalls: see `proxywasm_host.abi.custom`."""
+"""The names that an embedder needs to add hostcalls; see `proxywasm_host.abi.custom`."""
 
 from proxywasm_host.abi.context import Context, VmState
 from proxywasm_host.abi.custom import CustomHostcall, hostcall

@@ -9,7 +9,7 @@ __all__ = ["field", "fields"]
 VARINT, LENGTH_DELIMITED = 0, 2
 FIXED_SIZES = {1: 8, 5: 4}
 MAX_FIELDS = 1024
-"""Most fields of one message: a guest must not keep the host busy with reading."""
+"""Maximum number of fields in one message, so that a guest cannot keep the host busy with reading."""
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -25,7 +25,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def field(number: int, value: int | bytes | str) -> bytes:
-    """One field of a message: a number (not negative) as a varint, anything else with its length."""
+    """Encode one field of a message: a non-negative number as a varint, anything else with its length."""
     if isinstance(value, int):
         return _written(number << 3 | VARINT) + _written(value)
     content = value.encode() if isinstance(value, str) else value
@@ -37,9 +37,9 @@ def _written(value: int) -> bytes:
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and content of each field: an integer, or bytes.
+    """The number and content of each field; the content is an integer or bytes.
 
-    Raises (at a damaged field): ValueError, IndexError.
+    Raises: ValueError or IndexError, at a damaged field.
     """
     at = count = 0
     while at < len(data):

@@ -1,7 +1,7 @@
 """The command that installs a missing part of this project, in the form that works on this machine.
 
-In a checkout, or if the installation came from one, the command installs from that checkout, because no package index
-has its content. Otherwise it names the distribution.
+In a checkout, or an installation from one, the command installs from that checkout, because no package index has its
+content. Otherwise it names the distribution.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def install_extra(name: str) -> str:
 
 
 def install_engine(distribution: str, *more: str, upgrade: bool = False) -> str:
-    """The command that installs or upgrades an engine, of ours or of another project.
+    """The command that installs or upgrades an engine, ours or that of another project.
 
-    `more` are further requirements to install with it.
+    `more` are further requirements to install with the engine.
     """
     root, editable = _checkout()
     if root is None:
@@ -50,7 +50,7 @@ def install_data_plane() -> str:
 
 
 def missing(extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """An error that says which extra to install, from the error of an import."""
+    """An error that says which extra to install, made from the error of an import."""
     if (error.name or "").startswith("proxywasm_"):
         return error
     return ModuleNotFoundError(f"{error.name} is not installed: {install_extra(extra)}", name=error.name)
@@ -66,7 +66,7 @@ def _pip(what: str, *more: str, upgrade: bool = False, editable: bool = False) -
 
 
 def _shown(path: Path, root: Path) -> str:
-    """A path in a checkout, short if the current directory is the checkout's root."""
+    """A path in a checkout; relative if the current directory is the root of the checkout."""
     if root != _here():
         return str(path)
     return "." if path == root else f"./{path.relative_to(root)}"
@@ -75,12 +75,13 @@ def _shown(path: Path, root: Path) -> str:
 def _here() -> Path | None:
     try:
         return Path.cwd()
-    except OSError:  # it was removed
+    except OSError:  # the directory was removed
         return None
 
 
 def _checkout() -> tuple[Path | None, bool]:
-    """The root of the checkout from which we run or were installed, if any; and whether that is editable."""
+    """The root of the checkout from which we run or were installed, if any, and whether the installation is
+    editable."""
     origin = _origin()
     beside = Path(__file__).resolve().parent.parent
     parts = urlsplit(origin.get("url", ""))

@@ -1,10 +1,10 @@
-"""Messages of protobuf described in Python: names, numbers and types, and no generated code.
+"""Protobuf messages described in Python by names, numbers and types, without generated code.
 
     rows = {"Header": ((1, "key", "string"), (2, "value", "bytes")), "Headers": ((1, "all", "Header*"),)}
     described("example", rows)["Headers"].FromString(data).all[0].key
 
-A row is: number, name, type. The type is a scalar of protobuf, another message of the same description, one of its
-enums, or ``Struct``. "*" after it is a list, "?" is optional, "|name" a member of that oneof.
+A row is (number, name, type). The type is a protobuf scalar, a message or enum of the same description, or ``Struct``.
+A suffix "*" makes the field a list, "?" makes it optional, and "|name" makes it a member of that oneof.
 
 The descriptions are in a separate pool, so a program may also have generated code for the same messages.
 """
@@ -22,7 +22,7 @@ Rows = Mapping[str, tuple[tuple[int, str, str], ...]]
 
 
 def described(package: str, messages: Rows, enums: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
-    """The classes of these messages by name. `enums` are lists of names of values, numbered from 0."""
+    """The classes of these messages, by name. `enums` are lists of the names of values, numbered from 0."""
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(struct_pb2.DESCRIPTOR.serialized_pb)
     file = descriptor_pb2.FileDescriptorProto(
@@ -54,7 +54,7 @@ def _add(
         field.type, field.type_name = types[word]
     else:
         field.type = field.Type.Value(f"TYPE_{word.upper()}")
-    if kind.endswith("?"):  # in proto3, a separate oneof tells whether a number is present
+    if kind.endswith("?"):  # in proto3, the presence of a number is a oneof of its own
         field.proto3_optional = True
         oneof = f"_{name}"
     if oneof:

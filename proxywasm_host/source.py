@@ -1,6 +1,6 @@
-"""Filters as source files, which an installed distribution packs into a module, by their suffix.
+"""Filters as source files; a distribution installed for their suffix packs them into modules.
 
-A distribution offers that under the entry-point group ``proxywasm_host.sources``, as ``py = "package:function"``: the
+Such a distribution has an entry point in the group ``proxywasm_host.sources``, like ``py = "package:function"``. The
 function takes the path of a file that ends in ``.py`` and returns the bytes of a module. It raises ModuleError, with
 file and line, or OSError.
 """
@@ -21,12 +21,12 @@ KNOWN = {"py": "proxywasm-sdk"}
 
 
 def is_source(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is packed before it is loaded."""
+    """Whether a file must be packed before it is loaded."""
     return Path(path).suffix[1:] in KNOWN
 
 
 def packer(path: str | os.PathLike[str]) -> Callable[[Path], bytes]:
-    """The function that packs this kind of file. Raises: ModuleError, if nothing is installed for it."""
+    """The function that packs files with this suffix. Raises: ModuleError, if none is installed."""
     from importlib.metadata import entry_points  # noqa: PLC0415 - takes half of our time to import
 
     suffix = Path(path).suffix[1:]
@@ -34,12 +34,13 @@ def packer(path: str | os.PathLike[str]) -> Callable[[Path], bytes]:
         function: Any = entry.load()
         return function  # type: ignore[no-any-return]
     what = f"pip install {KNOWN[suffix]}" if suffix in KNOWN else f"no distribution is known that packs .{suffix} files"
-    raise ModuleError(f"{path} is packed before it is loaded, and nothing here does that: {what}")
+    raise ModuleError(f"{path} must be packed into a module, and nothing is installed for that: {what}")
 
 
 def read_filter(path: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """The module of a filter's file; reads little more than `most` bytes. Raises: OSError, ModuleError."""
+    """Read or pack the module of a filter's file; of a module, read at most `most` + 1 bytes. Raises: OSError,
+    ModuleError."""
     if is_source(path):
         return packer(path)(Path(path))
     with open(path, "rb") as file:
-        return file.read() if most is None else file.read(most + 1)  # one byte too many
+        return file.read() if most is None else file.read(most + 1)  # a byte too many

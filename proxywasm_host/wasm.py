@@ -1,7 +1,7 @@
-"""Reads a module's bytes without an engine: imports, exports, memory, tables, producers.
+"""Reads imports, exports, memory, tables and producers from a module's bytes, without an engine.
 
-Only the needed sections are read, which takes microseconds for a filter of megabytes. `proxywasm_host.abi.code_section`
-reads the code. The engine decides whether a module is valid.
+It reads only the sections that are needed, which takes microseconds even for a filter of several megabytes.
+`proxywasm_host.abi.code_section` reads the code. The engine decides whether a module is valid.
 
 Source: WebAssembly core specification, "Binary Format".
 """
@@ -44,20 +44,20 @@ KINDS = ("function", "table", "memory", "global", "tag")
 VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x70: "funcref", 0x6F: "externref"}
 PAGE = 65536
 MAX_SECTIONS = 10_000
-"""Most sections of a module; a usual one has a dozen."""
+"""Maximum number of sections in a module; a typical module has a dozen."""
 
 FunctionSignature = tuple[tuple[str, ...], tuple[str, ...]]
-"""Names of the types of parameters and of results."""
+"""The type names of the parameters, and those of the results."""
 
 
 NUMBER = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
-"""A number, as a regular expression."""
+"""A regular expression for one LEB128 number."""
 _AT_ONCE = 32
 _NUMBERS = re.compile(b"(?:" + NUMBER + b"){%d}" % _AT_ONCE)
 
 
 class Reader:
-    """A cursor over bytes; a read beyond the end means that the module is truncated."""
+    """A cursor over bytes. A read beyond the end means that the module is truncated."""
 
     def __init__(self, data: bytes, at: int, end: int) -> None:
         self.data, self.at, self.end = data, at, end
@@ -65,12 +65,12 @@ class Reader:
     def byte(self) -> int:
         """The next byte. Raises: ModuleError."""
         if self.at >= self.end:
-            raise ModuleError(f"the module ends in the middle of something, at byte {self.at}: it is truncated")
+            raise ModuleError(f"the module ends too early, at byte {self.at}: it is truncated")
         self.at += 1
         return self.data[self.at - 1]
 
     def leb(self) -> int:
-        """An unsigned LEB128 number. Raises: ModuleError."""
+        """The next unsigned LEB128 number. Raises: ModuleError."""
         result = shift = 0
         while True:
             byte = self.byte()
@@ -82,15 +82,15 @@ class Reader:
                 raise ModuleError(f"a number at byte {self.at} is too long: the module is damaged")
 
     def take(self, size: int) -> bytes:
-        """Read so many bytes. Raises: ModuleError."""
+        """The next `size` bytes. Raises: ModuleError."""
         end = self.at + size
         if end > self.end:
-            raise ModuleError(f"{size} bytes are promised at byte {self.at}, the module or section ends at {self.end}")
+            raise ModuleError(f"{size} bytes must follow byte {self.at}, but the module or section ends at {self.end}")
         self.at = end
         return self.data[end - size : end]
 
     def skip_lebs(self, count: int) -> None:
-        """Skip so many numbers."""
+        """Skip `count` LEB128 numbers. Raises: ModuleError."""
         while count >= _AT_ONCE and (found := _NUMBERS.match(self.data, self.at, self.end)):
             self.at = found.end()
             count -= _AT_ONCE
@@ -98,15 +98,15 @@ class Reader:
             self.leb()
 
     def name(self) -> str:
-        """A name; bytes that are not UTF-8 are replaced. Raises: ModuleError."""
+        """The next name; bytes that are not UTF-8 are replaced. Raises: ModuleError."""
         return self.take(self.leb()).decode("utf-8", "replace")
 
     def vector(self, read: Callable[[], T]) -> list[T]:
-        """A vector, whose elements `read` reads."""
+        """The next vector; `read` reads each element."""
         return [read() for _ in range(self.leb())]
 
     def limits(self) -> tuple[int, int | None]:
-        """Minimum and maximum of a memory or table."""
+        """The minimum and maximum of a memory or table."""
         flags = self.byte()
         minimum = self.leb()
         return minimum, self.leb() if flags & 1 else None
@@ -114,7 +114,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Binary:
-    """A module as bytes, with the content of its sections; each is read on first use.
+    """A module as bytes, with the content of its sections. Each section is read on first use.
 
     Raises: ModuleError, on construction if the bytes are not a WebAssembly module or end early.
     """
@@ -122,11 +122,11 @@ class Binary:
     data: bytes
 
     def __post_init__(self) -> None:
-        self.sections  # noqa: B018 - a damaged module is refused at once, not when somebody looks
+        self.sections  # noqa: B018 - a damaged module is refused here, not when it is first read
 
     @cached_property
     def sections(self) -> list[tuple[int, int, int]]:
-        """(section id, first byte, end) of each section, in order."""
+        """The id, first byte and end of each section, in order."""
         data = self.data
         if len(data) < 8 and data[:4] == b"\0asm"[: len(data)]:
             raise ModuleError(f"not a WebAssembly module: it has only {len(data)} bytes")
@@ -153,14 +153,14 @@ class Binary:
         return sections
 
     def section(self, wanted: int) -> Reader | None:
-        """Content of the first section with that id, or ``None``."""
+        """The content of the first section with this id, or ``None``."""
         for section, start, end in self.sections:
             if section == wanted:
                 return Reader(self.data, start, end)
         return None
 
     def custom(self, name: str) -> bytes | None:
-        """Content of the first custom section of that name, or ``None``."""
+        """The content of the first custom section of this name, or ``None``."""
         for section, start, end in self.sections:
             if section == CUSTOM:
                 reader = Reader(self.data, start, end)
@@ -170,7 +170,7 @@ class Binary:
 
     @cached_property
     def types(self) -> list[FunctionSignature]:
-        """Function types, by index. A type that is not a plain function type ends the list."""
+        """The function types, by index. The list stops at a type that is not a plain function type."""
         types: list[FunctionSignature] = []
         if reader := self.section(TYPE):
             for _ in range(reader.leb()):
@@ -181,7 +181,7 @@ class Binary:
 
     @cached_property
     def imports(self) -> list[tuple[str, str, str, FunctionSignature | None]]:
-        """(module, name, kind, type of a function) of each import."""
+        """The module, name, kind and, for a function, type of each import."""
         return list(self._imports())
 
     def _imports(self) -> Iterator[tuple[str, str, str, FunctionSignature | None]]:
@@ -208,12 +208,12 @@ class Binary:
 
     @cached_property
     def exports(self) -> list[tuple[str, str, FunctionSignature | None]]:
-        """(name, kind, type of a function) of each export."""
+        """The name, kind and, for a function, type of each export."""
         return [entry[:3] for entry in self.export_entries]
 
     @cached_property
     def export_entries(self) -> list[tuple[str, str, FunctionSignature | None, int]]:
-        """As `exports`, with the number of each among those of its kind, imported ones first."""
+        """As `exports`, with the index of each in the index space of its kind, which begins with imports."""
         entries: list[tuple[str, str, FunctionSignature | None, int]] = []
         imported = [signature for _, _, kind, signature in self.imports if kind == "function"]
         own = self.functions
@@ -231,7 +231,7 @@ class Binary:
 
     @cached_property
     def functions(self) -> Sequence[int]:
-        """The type of each function that is not imported, as an index of `types`."""
+        """The type of each function that is not imported, as an index into `types`."""
         reader = self.section(FUNCTION)
         if reader is None:
             return ()
@@ -241,7 +241,7 @@ class Binary:
 
     @cached_property
     def memory(self) -> tuple[int, int | None] | None:
-        """(initial, maximum or ``None``) size of the module's own memory in bytes, or ``None`` if it has none."""
+        """Bytes of the module's own memory, or ``None`` without one: initial, and maximum if there is a limit."""
         reader = self.section(MEMORY)
         if not reader or not reader.leb():
             return None
@@ -250,7 +250,7 @@ class Binary:
 
     @cached_property
     def tables(self) -> list[tuple[int, int | None]]:
-        """(initial elements, maximum or ``None``) of each of the module's own tables."""
+        """Elements of each of the module's own tables: initial, and maximum if there is a limit."""
         reader = self.section(TABLE)
         return reader.vector(lambda: _table(reader)) if reader else []
 
@@ -261,7 +261,8 @@ class Binary:
 
     @cached_property
     def producers(self) -> dict[str, list[tuple[str, str]]]:
-        """The ``producers`` section: field (``language``, ``sdk``, ``processed-by``) → (name, version) of each."""
+        """Pairs of name and version in the ``producers`` section, by field (``language``, ``sdk``,
+        ``processed-by``)."""
         content = self.custom("producers")
         if content is None:
             return {}
@@ -275,7 +276,7 @@ class Binary:
             return {}
 
     def size_of(self, section: int) -> int:
-        """Bytes of all sections of that id (`CODE`, `DATA`, `CUSTOM`, …)."""
+        """The total bytes of all sections with this id (`CODE`, `DATA`, `CUSTOM`, …)."""
         return sum(end - start for number, start, end in self.sections if number == section)
 
 

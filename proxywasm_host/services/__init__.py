@@ -1,7 +1,7 @@
 """Services that hostcalls use: one small protocol each, with an in-memory default.
 
-Rules: nothing here knows the ABI or an engine. Nothing blocks, except services outside of the process (`shared`), for a
-stated time. The same object may serve many VMs and threads.
+Rules: nothing here depends on the ABI or an engine. Only services outside of the process (`shared`) block, for a stated
+time. One object may serve many VMs and threads.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ __all__ = [
 ]
 
 MAX_CALLOUTS = 256
-"""Default limit of callouts of one plugin to one cluster under way. (Envoy: 1024 for all of its filters together; one
-of our processes often has only as many file descriptors.)
+"""Default limit of concurrent callouts from one plugin to one cluster. Envoy's is 1024 for all of its filters together,
+which is often the limit of file descriptors of one of our processes.
 """
 
 
@@ -65,14 +65,14 @@ class Services:
     shared_queues: SharedQueues = field(default_factory=InMemorySharedQueues)
     foreign_functions: Mapping[str, ForeignFunction] = field(default_factory=lambda: dict(BUILT_IN))
     clusters: Container[str] = frozenset()
-    """Names of the clusters for callouts; any other is refused with BAD_ARGUMENT (gRPC: PARSE_FAILURE)."""
+    """Names of the clusters for callouts. A callout to any other is refused with BAD_ARGUMENT (gRPC: PARSE_FAILURE)."""
     upstream_hosts: Callable[[], Mapping[str, str]] = dict
-    """Address → information of each upstream host, for Higress's ``proxy_get_upstream_hosts``."""
+    """Returns information about each upstream host by address, for Higress's ``proxy_get_upstream_hosts``."""
     random: Callable[[int], bytes] = os.urandom
-    """Returns so many random bytes."""
+    """Returns the given number of random bytes."""
 
     def __post_init__(self) -> None:
-        """Check that services have their methods. Raises: TypeError."""
+        """Check that each service has its methods. Raises: TypeError."""
         if isinstance(self.clusters, (str, bytes)):
             raise TypeError(f"clusters are names: write {{{self.clusters!r}}}, a set, not {self.clusters!r}")
         for name, wanted, hint in (
@@ -88,7 +88,7 @@ class Services:
 
 
 def max_callouts_of(clusters: Container[str], name: str) -> int:
-    """How many callouts of one plugin to a cluster may be under way."""
-    get = getattr(clusters, "get", None)  # of a mapping; a set of names has none
+    """Limit of concurrent callouts from one plugin to a cluster."""
+    get = getattr(clusters, "get", None)  # a mapping has it, a set of names has not
     most: int = MAX_CALLOUTS if get is None else getattr(get(name), "max_callouts", MAX_CALLOUTS)
     return most

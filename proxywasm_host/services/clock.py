@@ -16,7 +16,7 @@ class Clock(Protocol):
         ...
 
     def monotonic_ns(self) -> int:
-        """Nanoseconds since a fixed point, which never decrease."""
+        """Nanoseconds since a fixed point; the value never decreases."""
         ...
 
 
@@ -31,9 +31,9 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that stands still until `advance`, for tests and replays.
+    """A clock that only `advance` moves, for tests and replays.
 
-    Its monotonic time begins at one second: Go's runtime takes 0 for a broken clock and aborts.
+    Its monotonic time starts at one second, because Go's runtime aborts on a monotonic time of 0.
     """
 
     def __init__(self, time_ns: int = 1_700_000_000_000_000_000) -> None:
@@ -41,15 +41,15 @@ class ManualClock:
         self._start = time_ns - 1_000_000_000
 
     def time_ns(self) -> int:
-        """Its current time, in nanoseconds since 1970."""
+        """The current time in nanoseconds since 1970."""
         return self._now
 
     def monotonic_ns(self) -> int:
-        """Nanoseconds since it was made, plus one second."""
+        """Nanoseconds since the clock was made, plus one second."""
         return self._now - self._start
 
     def advance(self, seconds: float) -> None:
-        """Let `seconds` pass."""
+        """Advance the clock by `seconds`."""
         self._now += int(seconds * 1e9)
 
     def __repr__(self) -> str:

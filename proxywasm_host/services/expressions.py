@@ -1,9 +1,9 @@
-"""Expressions in CEL, over the package cel-expr-python (extra ``cel``), which is cel-cpp, as in Envoy.
+"""Expressions in CEL, evaluated by the package cel-expr-python (extra ``cel``), which wraps cel-cpp, as used by Envoy.
 
-No deadline ends a foreign function. So an expression has at most `MAX_TEXT` characters and no loop (``all``,
-``exists``, ``exists_one``, ``map``, ``filter``), and few regular expressions, which must be small constants. The
-package limits its depth. It is not evaluated if properties are so long that it would take more than some hundredths of
-a second.
+A deadline does not interrupt a foreign function. So an expression is limited to `MAX_TEXT` characters and a few regular
+expressions, which must be small constants, and must have no loop (``all``, ``exists``, ``exists_one``, ``map``,
+``filter``). The package limits its depth. It is not evaluated if the properties are so long that this would take more
+than some hundredths of a second.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ __all__ = ["Expression", "Expressions"]
 NOT_FOUND, BAD_ARGUMENT, SERIALIZATION_FAILURE, INTERNAL_FAILURE = 1, 2, 3, 10
 MAX_TEXT = 4096
 MAX_SIZE = 4 * MIB
-"""Bytes of all expressions of a plugin."""
+"""Maximum bytes of all expressions of a plugin."""
 LAST = 0xFFFFFFFF
 """The highest token."""
 MAX_MATCHES = 16
-"""Calls of ``matches``."""
+"""Maximum number of calls of ``matches``."""
 MAX_STATES = 10_000
-"""Most states of all regular expressions, see `_states`: each compilation takes some milliseconds."""
+"""Maximum states of all regular expressions (`_states`): compiling so many takes some milliseconds."""
 MAX_READ = 4 * MIB
-"""Most characters of properties, counting each as often as it is named."""
+"""Maximum characters of properties, counted each time that an expression names a property."""
 MAX_MATCHED = 4_000_000
-"""Characters times states."""
+"""Maximum characters times states."""
 MAX_COMPARED = 1_000_000_000
-"""Most characters of texts, times those of the text that ``contains`` looks for."""
+"""Maximum characters of texts times those of the text that ``contains`` looks for."""
 EXPRESSION, CHARACTER = 4096, 192
-"""Bytes of an expression, and of each of its characters."""
+"""Memory of an expression and of each of its characters, in bytes."""
 CONSTANT, IDENT, SELECT, CALL, LIST, STRUCT, COMPREHENSION = range(3, 10)
-"""Kinds of an ``Expr`` (``cel/expr/syntax.proto``), by the number of its field."""
+"""Kinds of ``Expr`` (``cel/expr/syntax.proto``), by field number."""
 TEXT = 6
-"""The field of a constant that is text."""
+"""The field number of a text constant."""
 STANDARD = frozenset(
     [
         *("!_", "-_", "_!=_", "_%_", "_&&_", "_*_", "_+_", "_-_", "_/_", "_<=_", "_<_", "_==_", "_>=_", "_>_"),
@@ -52,12 +52,12 @@ STANDARD = frozenset(
         *("getSeconds", "int", "matches", "size", "startsWith", "string", "timestamp", "type", "uint"),
     ]
 )
-"""Functions that can be called: those of the language. Others are refused when the expression is made."""
+"""Functions that can be called, which are those of the language. Others are refused when the expression is made."""
 Path = tuple[str, ...]
 
 
 class Expression:
-    """A parsed expression. `paths` are the properties that it reads, `size` its bytes.
+    """A parsed expression. `paths` are the properties that it reads, and `size` is its memory in bytes.
 
     Raises: ForeignCallFailed, with the status for the guest.
     """
@@ -73,7 +73,7 @@ class Expression:
         paths: list[Path] = []
         self._sought: list[int | None] = []
         patterns: list[str] = []
-        parsed = _field(self._compiled.serialize(), 2)  # an Any, and in it a ParsedExpr
+        parsed = _field(self._compiled.serialize(), 2)  # an Any that contains a ParsedExpr
         _look(_field(parsed, 2), calls, paths, patterns, self._sought)
         unknown = [name for name in calls if name not in STANDARD]
         if unknown:
@@ -81,7 +81,7 @@ class Expression:
         if calls.count("matches") > MAX_MATCHES:
             raise ForeignCallFailed(BAD_ARGUMENT, f"the expression calls matches more than {MAX_MATCHES} times")
         if calls.count("matches") != len(patterns):
-            raise ForeignCallFailed(BAD_ARGUMENT, "matches takes a regular expression that is a constant")
+            raise ForeignCallFailed(BAD_ARGUMENT, "the regular expression of matches must be a constant")
         self._states = sum(map(_states, patterns))
         if self._states > MAX_STATES:
             raise ForeignCallFailed(
@@ -92,7 +92,7 @@ class Expression:
         self.size = EXPRESSION + CHARACTER * len(text)
 
     def evaluate(self, properties: Mapping[str, Any]) -> Any:
-        """Its value for these properties, which are dicts by the segments of names. Raises: ForeignCallFailed."""
+        """The value for these properties, nested dicts by the segments of names. Raises: ForeignCallFailed."""
         self._check_length(properties)
         try:
             value = self._compiled.eval(data={name: _of_cel(each) for name, each in properties.items()})
@@ -106,7 +106,8 @@ class Expression:
         return value.plain_value()
 
     def _check_length(self, properties: Mapping[str, Any]) -> None:
-        """Raises: ForeignCallFailed, if evaluating would take too long: no value has more text than is read."""
+        """Raises: ForeignCallFailed, if evaluation would take too long. (No value has more text than is read.)
+        """
         times, joins = self._reads
         length = _length(properties)
         read = times * length
@@ -132,7 +133,7 @@ class Expressions:
         self._quota = Quota("the expressions of this plugin", MAX_SIZE)
 
     def add(self, expression: Expression) -> int:
-        """Keep an expression. Returns its token. Raises: QuotaExceeded."""
+        """Store an expression and return its token. Raises: QuotaExceeded."""
         self._quota.reserve(expression.size)
         while self._next in self._expressions:
             self._next = (self._next + 1) & LAST
@@ -142,11 +143,11 @@ class Expressions:
         return token
 
     def get(self, token: int) -> Expression | None:
-        """The expression of a token, or ``None``."""
+        """The expression with this token, or ``None``."""
         return self._expressions.get(token)
 
     def remove(self, token: int) -> None:
-        """Forget the expression of a token, if there is one."""
+        """Drop the expression with this token, if any."""
         found = self._expressions.pop(token, None)
         if found is not None:
             self._quota.release(found.size)
@@ -160,7 +161,7 @@ def _environment() -> Any:
 
 
 def _library() -> Any:
-    """Import the package. Raises: ForeignCallFailed, without it."""
+    """The environment of the package. Raises: ForeignCallFailed, if the package is not installed."""
     try:
         return _environment()
     except ModuleNotFoundError as error:
@@ -168,7 +169,7 @@ def _library() -> Any:
 
 
 def _of_cel(value: Any) -> Any:
-    """A property in the package's form."""
+    """A property in the form of the package."""
     if isinstance(value, Mapping):
         return {str(name): _of_cel(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -185,7 +186,7 @@ def _of_cel(value: Any) -> Any:
 
 
 def _length(value: Any) -> int:
-    """Number of characters in a property, or in several."""
+    """Number of characters in one or several properties."""
     if isinstance(value, Mapping):
         return sum(map(_length, value)) + sum(map(_length, value.values()))
     if isinstance(value, (list, tuple)):
@@ -199,13 +200,13 @@ _ONE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _CLASSES = re.compile(r"\\[DWS]|\[\^|\[:\^|[^\0-\x7f]|^\.")
-"""Parts that stand for many characters, which UTF-8 writes in many ways."""
+"""Parts of a pattern that match many characters, which have many encodings in UTF-8."""
 _UNICODE = re.compile(r"\\[pP]")
 _OF_A_CLASS, _OF_UNICODE = 40, 1500
 
 
 def _states(pattern: str) -> int:
-    """Approximate number of RE2's instructions for a regular expression; nested repetitions multiply."""
+    """Approximate number of RE2 instructions for a regular expression; nested repetitions multiply."""
     groups, last = [0], 0
     for found in _ONE.finditer(pattern):
         part = found[0]
@@ -228,8 +229,8 @@ def _states(pattern: str) -> int:
 def _look(
     expression: bytes, calls: list[str], paths: list[Path], patterns: list[str], sought: list[int | None]
 ) -> None:
-    """Note what an ``Expr`` calls, each property that it asks for, constants that are regular expressions, and how long
-    what is sought in texts is, if it is a constant.
+    """Collect the functions that an ``Expr`` calls, the properties that it reads, its constant regular expressions, and
+    for each ``contains`` the length of its argument (``None`` if that is not constant).
 
     Raises: ForeignCallFailed, for a loop.
     """
@@ -266,7 +267,7 @@ def _parts(kind: int, number: int, part: bytes) -> Iterator[bytes]:
 
 
 def _path(expression: bytes) -> Path:
-    """The path of an ``Expr`` that is a property: ``request.headers['a']``; empty for anything else."""
+    """The path of an ``Expr`` that is a property, like ``request.headers['a']``; empty for anything else."""
     for kind, body in fields(expression):
         if not isinstance(body, bytes):
             continue
@@ -285,7 +286,7 @@ def _path(expression: bytes) -> Path:
 
 
 def _field(message: bytes, number: int) -> bytes:
-    """A field with a message or text; empty if it is missing."""
+    """The content of a field with a message or text; empty if it is missing."""
     return _bytes(dict(fields(message)).get(number, b""))
 
 

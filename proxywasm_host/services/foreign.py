@@ -1,4 +1,4 @@
-"""Foreign functions: calls by name that a host offers beyond the ABI.
+"""Foreign functions, which a host offers by name beyond the ABI.
 
 Source of the built-in ones: ``foreign.cc`` of Envoy.
 """
@@ -13,16 +13,17 @@ from proxywasm_host.services.signatures import sign, verify_signature
 __all__ = ["BUILT_IN", "ForeignCallFailed", "ForeignFunction"]
 
 MAX_ARGUMENT = 1 << 20
-"""Most bytes of an argument. No deadline ends a foreign function, so each must be fast."""
+"""Maximum bytes of an argument. A deadline does not interrupt a foreign function, so each must be fast."""
 MAX_UNCOMPRESSED = 8 << 20
-"""Most bytes of the result of ``uncompress``."""
+"""Maximum bytes of the result of ``uncompress``."""
 MAX_THOROUGH = 128 << 10
-"""Bytes that are compressed with zlib's usual level, which for some content takes ten times as long as the fast one."""
+"""Maximum bytes compressed at zlib's default level, which for some content takes ten times as long as `FAST`.
+"""
 FAST = 4
 
 
 def compress(arguments: bytes) -> bytes:
-    """The argument, of 1 MiB at most, as a zlib stream."""
+    """Compress an argument of at most 1 MiB to a zlib stream."""
     _check_size(arguments)
     return zlib.compress(arguments, FAST if len(arguments) > MAX_THOROUGH else zlib.Z_DEFAULT_COMPRESSION)
 
@@ -33,7 +34,8 @@ def _check_size(arguments: bytes) -> None:
 
 
 def uncompress(arguments: bytes) -> bytes:
-    """The content of a zlib stream of at most 1 MiB; SERIALIZATION_FAILURE if it is damaged or has more than 8 MiB."""
+    """Uncompress a zlib stream of at most 1 MiB; SERIALIZATION_FAILURE if it is damaged or holds over 8 MiB.
+    """
     _check_size(arguments)
     stream = zlib.decompressobj()
     try:

@@ -1,4 +1,4 @@
-"""The type of foreign functions, and the error by which one refuses."""
+"""The type of foreign functions, and the error with which one refuses a call."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from proxywasm_host.errors import ProxyWasmError
 __all__ = ["ForeignCallFailed", "ForeignFunction"]
 
 ForeignFunction = Callable[[bytes], bytes]
-"""Takes the argument's bytes and returns the result's.
-
-It may raise `ForeignCallFailed` with the status for the guest; any other exception is INTERNAL_FAILURE.
+"""A function from argument to result, both bytes. It may raise `ForeignCallFailed` with the status for the guest; any
+other exception is INTERNAL_FAILURE.
 """
 
 
 class ForeignCallFailed(ProxyWasmError):
-    """Raised by a foreign function that refuses: `status` goes to the guest, the text is the reason in traces."""
+    """Raised by a foreign function to refuse a call. The guest gets `status`; traces have the text as the reason."""
 
     code = "foreign_call_failed"
 

@@ -1,4 +1,4 @@
-"""Log sinks, which take the lines that guests log."""
+"""Log sinks, which receive the lines that guests log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["GuestLog", "LogSink", "StandardLogging", "printable"]
 
 LEVELS = (5, 10, 20, 30, 40, 50)
-"""Level of the standard library's ``logging`` for each level of the ABI; ``trace`` is below ``DEBUG``."""
+"""Level of the standard library's ``logging`` for each level of the ABI. ``trace`` is below ``DEBUG``."""
 
 
 _CONTROLS = (*range(9), *range(10, 0x20), *range(0x7F, 0xA0))
@@ -25,10 +25,10 @@ _ESCAPED |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}
 
 
 def printable(text: str) -> str:
-    r"""A guest's text on one line of a log or a terminal: characters that begin a line or control it are escaped.
+    r"""A guest's text as one line for a log or a terminal.
 
-    ``\\n`` and ``\\x1b`` stand for line feed and ESC; tabs stay. So are the characters that change the direction
-    of writing, by which a line can be made to look like another.
+    Characters that begin a line, control a terminal or change the direction of writing are escaped: ``\\n`` is a line
+    feed, ``\\x1b`` is ESC. Tabs stay.
     """
     return text if text.isascii() and text.isprintable() else text.translate(_ESCAPED)
 
@@ -36,7 +36,7 @@ def printable(text: str) -> str:
 @direct_init
 @dataclass(frozen=True, slots=True)
 class GuestLog:
-    """One line that a guest logged. `level` is a `LogLevel`, `context` the id of the context that logged it."""
+    """One line that a guest logged. `level` is a `LogLevel`, and `context` the id of the context that logged it."""
 
     plugin: str
     level: int
@@ -45,13 +45,13 @@ class GuestLog:
 
 
 class LogSink(Protocol):
-    """Takes the lines that guests log."""
+    """Receives the lines that guests log."""
 
     level: int
-    """The lowest level that is logged: the result of ``proxy_get_log_level``."""
+    """The lowest level that is logged, which ``proxy_get_log_level`` returns."""
 
     def log(self, line: GuestLog) -> None:
-        """Take one line. Called while the guest runs: it must be quick and must not raise."""
+        """Log one line. Called while the guest runs, so it must be quick and must not raise."""
         ...
 
 
@@ -62,7 +62,7 @@ class StandardLogging:
         self.level = level
 
     def log(self, line: GuestLog) -> None:
-        """Give the line to the logger of its plugin."""
+        """Send the line to the logger of its plugin."""
         logger, level = logger_of(line.plugin), LEVELS[line.level]
         if logger.isEnabledFor(level):
             logger.log(level, "%s", printable(line.message))
@@ -73,7 +73,7 @@ class StandardLogging:
 
 @lru_cache(256)
 def logger_of(plugin: str) -> Logger:
-    """The logger of a plugin; asking the standard library takes a lock each time."""
+    """The logger of a plugin, cached because the standard library takes a lock for each look-up."""
     import logging  # noqa: PLC0415 - not everybody wants it, and it takes a tenth of our time to import
 
     return logging.getLogger(f"proxywasm_host.guest.{plugin}" if plugin else "proxywasm_host.guest")

@@ -14,13 +14,13 @@ __all__ = ["BUCKETS", "COUNTER", "GAUGE", "HISTOGRAM", "Histogram", "InMemoryMet
 
 COUNTER, GAUGE, HISTOGRAM = range(3)
 METRIC, SAMPLE = 256, 40
-"""Bytes of a metric beside its name, and of a sample of a histogram."""
+"""Bytes of a metric without its name, and of a sample of a histogram."""
 BUCKETS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6, 3.6e6)
-"""Upper bounds of the buckets of histograms: those of Envoy."""
+"""Upper bounds of the buckets of histograms, as in Envoy."""
 
 
 class Histogram:
-    """Counts by bucket; the last is for values above all bounds."""
+    """The count of each bucket; the last bucket is for values above all bounds."""
 
     def __init__(self, bounds: tuple[float, ...] = BUCKETS) -> None:
         self.bounds = bounds
@@ -33,14 +33,13 @@ class Histogram:
         self.sum += value
 
     def snapshot(self) -> dict[str, Any]:
-        """The counts, in the form of JSON."""
+        """The counts as a JSON object."""
         return {"bounds": self.bounds, "counts": list(self.counts), "sum": self.sum}
 
 
 class Metrics(Protocol):
-    """Where metrics are kept, by kind (`COUNTER`, `GAUGE`, `HISTOGRAM`) and name. Safe to use from several threads.
-
-    Hostcalls enforce the rules of the ABI (a counter only grows, a histogram cannot be read).
+    """A store of metrics, by kind (`COUNTER`, `GAUGE`, `HISTOGRAM`) and name. It must be safe to use from several
+    threads. Hostcalls enforce the rules of the ABI: a counter only grows, and a histogram cannot be read.
     """
 
     def define(self, kind: int, name: str) -> None:
@@ -61,7 +60,7 @@ class Metrics(Protocol):
 
 
 def by_kind(values: Mapping[tuple[int, str], int], histograms: Mapping[str, Histogram]) -> dict[str, dict[str, Any]]:
-    """Metrics in the form of JSON: ``counters``, ``gauges`` and ``histograms`` by name."""
+    """Metrics as a JSON object: ``counters``, ``gauges`` and ``histograms``, each by name."""
     return {
         "counters": {name: value for (kind, name), value in values.items() if kind == COUNTER},
         "gauges": {name: value for (kind, name), value in values.items() if kind == GAUGE},
@@ -70,11 +69,11 @@ def by_kind(values: Mapping[tuple[int, str], int], histograms: Mapping[str, Hist
 
 
 class InMemoryMetrics:
-    """Metrics of this process: `values` of counters and gauges; of histograms the last 4096 `samples`, and all in
-    `histograms`, by bucket.
+    """Metrics of this process: `values` has counters and gauges, `histograms` the buckets, and `samples` the last 4096
+    values of each histogram.
 
-    All together have at most `max_bytes`: beyond that a new metric is refused, and a histogram that has samples keeps
-    the last ones of them.
+    All together take at most `max_bytes`. Beyond that, a new metric is refused, and a new sample replaces the oldest
+    one of its histogram.
     """
 
     SAMPLES = 4096
@@ -118,11 +117,11 @@ class InMemoryMetrics:
                 self.values[kind, name] = value
 
     def get(self, kind: int, name: str) -> int:
-        """Value of a counter or a gauge; 0 if it was never defined."""
+        """The value of a counter or a gauge; 0 if it was never defined."""
         return self.values.get((kind, name), 0)
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
-        """All metrics, in the form of `by_kind`."""
+        """All metrics, as `by_kind` returns them."""
         with self._lock:
             return by_kind(self.values, self.histograms)
 

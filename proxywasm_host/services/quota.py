@@ -1,4 +1,4 @@
-"""Quotas: how many bytes the host may keep for guests, and how many it keeps."""
+"""Quotas: how many bytes the host may store for guests, and how many it stores."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ MIB = 1 << 20
 
 
 class QuotaExceeded(ProxyWasmError):
-    """The host would keep more than is allowed. The guest gets INTERNAL_FAILURE, and nothing is evicted."""
+    """The host would store more than is allowed. The guest gets INTERNAL_FAILURE, and nothing is evicted."""
 
     code = "quota_exceeded"
 
 
 class Quota:
-    """A limit of bytes; ``None`` for no limit. Threads that share one need a lock."""
+    """A limit of bytes, or ``None`` for no limit. Threads that share a quota need a lock."""
 
     __slots__ = ("limit", "used", "what")
 
@@ -26,11 +26,11 @@ class Quota:
         self.used = 0
 
     def has(self, size: int) -> bool:
-        """Whether so many more bytes fit."""
+        """Whether `size` more bytes fit."""
         return self.limit is None or self.used + size <= self.limit
 
     def reserve(self, size: int) -> None:
-        """Reserve bytes (a negative number releases them). Raises: QuotaExceeded, without a change."""
+        """Reserve `size` bytes; a negative number releases them. Raises: QuotaExceeded, and then reserves nothing."""
         used = self.used + size
         if self.limit is not None and used > self.limit and size > 0:
             raise QuotaExceeded(
@@ -39,5 +39,5 @@ class Quota:
         self.used = used
 
     def release(self, size: int) -> None:
-        """Release so many bytes."""
+        """Release `size` bytes."""
         self.used -= size

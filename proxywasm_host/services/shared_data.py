@@ -1,6 +1,7 @@
-"""Key-value data that all VMs with one vm_id share, with compare-and-swap.
+"""Key-value data with compare-and-swap that all VMs with the same vm_id share.
 
-Source: ``shared_data.cc`` of Envoy's host: process-wide, keyed by vm_id and key; the counter starts at 1 and skips 0.
+Source: ``shared_data.cc`` of Envoy's host. Data is process-wide and keyed by vm_id and key; CAS numbers start at 1 and
+skip 0.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from proxywasm_host.services.quota import MIB, Quota
 __all__ = ["InMemorySharedData", "SharedData"]
 
 ENTRY = 256
-"""Bytes of an entry beside its key and its value."""
+"""Bytes of an entry without its key and value."""
 
 
 class SharedData(Protocol):
-    """A store of shared data. An implementation must be safe to use from several threads.
+    """A store of shared data, safe to use from several threads.
 
     A store outside of this process may raise ServiceUnavailable.
     """
@@ -30,7 +31,7 @@ class SharedData(Protocol):
         ...
 
     def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
-        """Store a value; with a `cas` other than 0 only if the key is absent or still has that number.
+        """Store a value; if `cas` is not 0, only if the key is absent or still has that number.
 
         Returns whether it was stored. Raises: QuotaExceeded, if the quota is used up.
         """
@@ -38,7 +39,7 @@ class SharedData(Protocol):
 
 
 class _Space(Quota):
-    """The data of one vm_id: value and CAS number by key, and when what is not for ever is gone."""
+    """The data of one vm_id: `entries` are (value, CAS number) by key, `until` has times of expiry."""
 
     __slots__ = ("entries", "until")
 
@@ -48,14 +49,14 @@ class _Space(Quota):
         self.until: dict[bytes, float] = {}
 
     def forget_old(self, now: float) -> None:
-        """Let go of what is gone: the first of `until`, for all live equally long."""
+        """Remove expired entries: the first ones of `until`, because all entries have the same lifetime."""
         while self.until and self.until[key := next(iter(self.until))] <= now:
             del self.until[key]
             self.release(ENTRY + len(key) + len(self.entries.pop(key)[0]))
 
 
 class InMemorySharedData:
-    """Shared data of this process: at most `max_bytes` for each vm_id; more is refused, and what is there stays.
+    """Shared data of this process: at most `max_bytes` for each vm_id. More is refused, and nothing is evicted.
 
     An entry expires `ttl` seconds after it was set last.
     """
@@ -81,7 +82,7 @@ class InMemorySharedData:
         return space.entries.get(key)
 
     def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
-        """Store a value, unless `cas` is another number than 0 and than that of the key. Raises: QuotaExceeded."""
+        """Store a value, unless `cas` is neither 0 nor the number of the key. Raises: QuotaExceeded."""
         with self._lock:
             space = self._spaces.get(vm_id)
             if space is None:
@@ -93,13 +94,13 @@ class InMemorySharedData:
             old = space.entries.get(key)
             if old is None:
                 space.reserve(ENTRY + len(key) + len(value))
-            elif cas and old[1] != cas:  # 0 asks for no comparison, so no value has it (shared_data.cc)
+            elif cas and old[1] != cas:  # 0 means no comparison, so no value has it (shared_data.cc)
                 return False
             elif len(value) != len(old[0]):
                 space.reserve(len(value) - len(old[0]))
             space.entries[key] = value, next(self._cas) & 0xFFFFFFFF or next(self._cas) & 0xFFFFFFFF
             if self.ttl:
-                space.until.pop(key, None)  # to be the last
+                space.until.pop(key, None)  # moves the key to the end
                 space.until[key] = now + self.ttl
             return True
 

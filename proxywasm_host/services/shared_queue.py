@@ -1,7 +1,7 @@
 """Queues with which VMs send each other messages.
 
-Source: ``shared_queue.cc`` of Envoy's host: keyed by vm_id and name, tokens from 1, registering again gives the same
-token, and the newest registrar is notified.
+Source: ``shared_queue.cc`` of Envoy's host. Queues are keyed by vm_id and name, and tokens start at 1. Registering
+again returns the same token, and the newest registrar is notified.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from proxywasm_host.services.quota import MIB, Quota
 __all__ = ["InMemorySharedQueues", "SharedQueues", "UnknownQueue"]
 
 QUEUE, MESSAGE = 2048, 64
-"""Bytes of a queue beside its name, and of a message beside its content."""
+"""Bytes of a queue without its name, and of a message without its content."""
 
 
 class UnknownQueue(ProxyWasmError, LookupError):
-    """No queue has that token."""
+    """No queue has this token."""
 
     code = "unknown_queue"
 
 
 class SharedQueues(Protocol):
-    """Where queues are kept. An implementation must be safe to use from several threads.
+    """A store of queues, safe to use from several threads.
 
-    What is kept outside of this process may raise ServiceUnavailable.
+    A store outside of this process may raise ServiceUnavailable.
     """
 
     def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
-        """Make a queue, or take it over; `on_ready` is called with its token after each message.
+        """Create a queue, or take it over, and return its token. `on_ready` is called with the token after each
+        message.
 
-        `on_ready` may be called in another thread, and must only note the fact. Returns the token.
+        `on_ready` may be called in another thread, and must only note the fact.
 
-        Raises: QuotaExceeded, if the queue is new and too much is kept.
+        Raises: QuotaExceeded, if the queue is new and the quota is used up.
         """
         ...
 
@@ -51,7 +52,7 @@ class SharedQueues(Protocol):
         ...
 
     def dequeue(self, token: int) -> bytes | None:
-        """Take the oldest message, or ``None`` if the queue is empty. Raises: UnknownQueue."""
+        """Remove and return the oldest message, or ``None`` if the queue is empty. Raises: UnknownQueue."""
         ...
 
 
@@ -63,7 +64,7 @@ class _Queue:
 
 
 class InMemorySharedQueues:
-    """Queues of this process: those of one vm_id hold at most `max_bytes` together; more is refused."""
+    """Queues of this process. The queues of one vm_id hold at most `max_bytes` together; more is refused."""
 
     def __init__(self, max_bytes: int | None = 256 * MIB) -> None:
         self.max_bytes = max_bytes
@@ -73,7 +74,7 @@ class InMemorySharedQueues:
         self._lock = Lock()
 
     def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
-        """Make a queue, or take it over. Returns its token. Raises: QuotaExceeded."""
+        """Create a queue, or take it over, and return its token. Raises: QuotaExceeded."""
         with self._lock:
             token = self._tokens.get((vm_id, name))
             if token is not None:
@@ -109,7 +110,7 @@ class InMemorySharedQueues:
         queue.on_ready(token)
 
     def dequeue(self, token: int) -> bytes | None:
-        """Take the oldest message; ``None`` if there is none. Raises: UnknownQueue."""
+        """Remove and return the oldest message, or ``None`` if the queue is empty. Raises: UnknownQueue."""
         queue = self._queue(token)
         with self._lock:
             if not queue.messages:

@@ -1,8 +1,9 @@
-"""The foreign functions ``verify_signature`` and ``sign``, over the package cryptography (extra ``crypto``).
+"""The foreign functions ``verify_signature`` and ``sign``, with the package cryptography (extra ``crypto``).
 
-Arguments and results are protobuf messages of Envoy (``verify_signature.proto``, ``sign.proto``); the numbers of their
-fields are below. RSA (PKCS #1 v1.5) and ECDSA (P-224, P-256, P-384, P-521; signatures in DER) are supported, with SHA-1
-and SHA-2. The call answers OK, and an error is a text in its result; filters get the same texts as in Envoy.
+Arguments and results are Envoy's protobuf messages (``verify_signature.proto``, ``sign.proto``); their field numbers
+are below. RSA (PKCS #1 v1.5) and ECDSA (P-224, P-256, P-384, P-521; signatures in DER) are supported, with SHA-1 and
+SHA-2. The status of a call is OK even after an error, which is a text in the result. Filters get the same texts as in
+Envoy.
 
 Source: ``foreign.cc`` and ``crypto/utility_impl.cc`` of Envoy.
 """
@@ -22,14 +23,14 @@ __all__ = ["sign", "verify_signature"]
 
 NOT_FOUND, BAD_ARGUMENT = 1, 2
 MAX_ARGUMENT = 1 << 20
-"""Bytes. No deadline ends a foreign function, so each must be quick."""
+"""Maximum bytes of an argument. A deadline does not interrupt a foreign function, so each must be quick."""
 MAX_RSA = 4096, 8192
-"""Bits of RSA keys, private and public: with larger ones a call takes a second."""
+"""Maximum bits of private and of public RSA keys; with larger ones a call would take a second."""
 MIN_PRIME = 1 << 100
 MAX_KEY = 8 << 10
-"""Bytes of a private key."""
+"""Maximum bytes of a private key."""
 KEYS = 16
-"""Number of parsed keys that are kept, because parsing takes longer than using a key."""
+"""Number of parsed keys in the cache, because parsing takes longer than using a key."""
 HASHES = ("sha1", "sha224", "sha256", "sha384", "sha512")
 CURVES = ("secp224r1", "secp256r1", "secp384r1", "secp521r1")
 ALGORITHMS = bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06072a8648ce3d0201")
@@ -40,9 +41,8 @@ PEM = re.compile(rb"-----BEGIN (RSA |EC |)PRIVATE KEY-----([^-]+)-----END \1PRIV
 def verify_signature(arguments: bytes) -> bytes:
     """Whether a text was signed by the owner of a public key.
 
-    Args (fields of the message): 1 hash_function, 2 public_key (DER), 3 signature, 4 text, 5 public_key_pem. One
-        key is given, not both.
-    Result: 1 result, 2 error.
+    Args (fields of the message): 1 hash_function, 2 public_key (DER), 3 signature, 4 text, 5 public_key_pem. Exactly
+    one key. Result: 1 result, 2 error.
     """
     given = _read(arguments, {1: "hash", 2: "der", 3: "signature", 4: "text", 5: "pem"})
     key, hash = _key(given, private=False), _hash(given["hash"])
@@ -62,9 +62,8 @@ def verify_signature(arguments: bytes) -> bytes:
 def sign(arguments: bytes) -> bytes:
     """Sign a text with a private key.
 
-    Args (fields of the message): 1 hash_function, 2 private_key (DER, PKCS #8), 3 text, 4 private_key_pem. One key is
-        given, not both.
-    Result: 1 result, 2 signature, 3 error.
+    Args (fields of the message): 1 hash_function, 2 private_key (DER, PKCS #8), 3 text, 4 private_key_pem. Exactly one
+    key. Result: 1 result, 2 signature, 3 error.
     """
     given = _read(arguments, {1: "hash", 2: "der", 3: "text", 4: "pem"})
     key, hash = _key(given, private=True), _hash(given["hash"])
@@ -74,13 +73,13 @@ def sign(arguments: bytes) -> bytes:
         return field(3, "Invalid key type: private key required for signing operation.")
     try:
         signature = key.sign(given["text"], *_scheme(key, hash))
-    except ValueError:  # of a short key there is no room for the digest
+    except ValueError:  # the key is too short for the digest
         return field(3, "Failed to create signature.")
     return field(1, 1) + field(2, signature)
 
 
 def _read(arguments: bytes, names: dict[int, str]) -> dict[str, bytes]:
-    """The fields by their names; those that are not there are empty."""
+    """The fields by name; missing fields are empty."""
     if len(arguments) > MAX_ARGUMENT:
         raise ForeignCallFailed(
             BAD_ARGUMENT, f"the argument has {len(arguments)} bytes, at most {MAX_ARGUMENT} are taken"
@@ -94,12 +93,12 @@ def _read(arguments: bytes, names: dict[int, str]) -> dict[str, bytes]:
     except (ValueError, IndexError):
         raise ForeignCallFailed(BAD_ARGUMENT, "the argument is not that protobuf message") from None
     if bool(found["der"]) == bool(found["pem"]):
-        raise ForeignCallFailed(BAD_ARGUMENT, "one key is to be given, as DER or as PEM")
+        raise ForeignCallFailed(BAD_ARGUMENT, "give exactly one key, as DER or as PEM")
     return found
 
 
 def _key(given: dict[str, bytes], *, private: bool) -> Any:
-    """A key that signs or verifies; ``None`` if the data is none. Raises: ForeignCallFailed, without cryptography."""
+    """The key that signs or verifies, or ``None`` if it is invalid. Raises: ForeignCallFailed, without cryptography."""
     try:
         return _load(given["der"], given["pem"], private=private)
     except ModuleNotFoundError as error:
@@ -129,10 +128,11 @@ def _load(der: bytes, pem: bytes, *, private: bool) -> Any:
 
 
 def _private(der: bytes, pem: bytes) -> Any:
-    """A private key; ``None`` or ValueError if the data is none.
+    """The private key, or ``None`` if it is invalid. Raises: ValueError, also for invalid keys.
 
-    The library looks whether the numbers of RSA are prime, for a third of a second, and what keys of other algorithms
-    lack it works out, without an end to it. So RSA's are only to fit each other, and others are not read.
+    For RSA, the library would check for a third of a second that the numbers are prime; `_fits` only checks that they
+    fit each other. For other algorithms than RSA and elliptic curves, it computes missing numbers without a limit of
+    time, so their keys are not read.
     """
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - an extra brings it
     from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
@@ -153,7 +153,7 @@ def _private(der: bytes, pem: bytes) -> Any:
 
 
 def _fits(key: Any) -> bool:
-    """Whether the numbers of an RSA key are odd where they have to be, and fit each other."""
+    """Whether the numbers of an RSA key fit each other and are odd where they must be."""
     if key.key_size > MAX_RSA[0]:
         return False
     numbers = key.private_numbers()
@@ -179,7 +179,7 @@ def _hash(name: bytes) -> Any:
 
 
 def _scheme(key: Any, hash: Any) -> tuple[Any, ...]:
-    """What a key takes beside the text."""
+    """The arguments of a key's methods after the text."""
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa  # noqa: PLC0415 - an extra brings it
 
     if isinstance(key, (rsa.RSAPrivateKey, rsa.RSAPublicKey)):

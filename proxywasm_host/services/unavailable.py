@@ -1,4 +1,5 @@
-"""Services outside of this process: what is raised when one does not answer, and how little time that may take."""
+"""Services outside of this process: the error if one does not answer, and a limit of the time lost on it.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +11,20 @@ from proxywasm_host.errors import ProxyWasmError
 __all__ = ["Breaker", "ServiceUnavailable"]
 
 PAUSE = 1.0
-"""Seconds for which a service that did not answer is not asked again."""
+"""Seconds for which a service that did not answer is not called again."""
 
 
 class ServiceUnavailable(ProxyWasmError):
-    """What is kept outside of this process cannot be reached: the guest is told INTERNAL_FAILURE.
+    """A service outside of this process cannot be reached. The guest gets INTERNAL_FAILURE.
 
-    Whether a change was made is not known if the answer is what did not come.
+    If only the answer was lost, the service has made the change nevertheless.
     """
 
     code = "service_unavailable"
 
 
 class Breaker:
-    """Lets no hostcall wait for a service that has just not answered: one wait in `PAUSE` seconds is enough."""
+    """Fails hostcalls without waiting for `PAUSE` seconds after the service did not answer."""
 
     def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._what = what
@@ -32,11 +33,11 @@ class Breaker:
         self._reason = ""
 
     def check(self) -> None:
-        """Raises: ServiceUnavailable, if the service has failed less than `PAUSE` seconds ago."""
+        """Raises: ServiceUnavailable, if the service failed less than `PAUSE` seconds ago."""
         if self._until and self._clock() < self._until:
             raise ServiceUnavailable(f"{self._what} did not answer a moment ago: {self._reason}")
 
     def failed(self, reason: object) -> ServiceUnavailable:
-        """Note that it did not answer. Returns what to raise."""
+        """Note a failure, and return the error to raise."""
         self._until, self._reason = self._clock() + PAUSE, str(reason)
         return ServiceUnavailable(f"{self._what} does not answer: {self._reason}")

@@ -1,15 +1,15 @@
-"""Zones of shared memory, as ngx_wasm_module has them: ``shm_kv`` and ``shm_queue``.
+"""Zones of shared memory as in ngx_wasm_module: ``shm_kv`` and ``shm_queue``.
 
-Rules, those of that module:
+Rules, as in that module:
 
-* The part of a key before its first slash names the zone; a key without one, or with another name, is for the zone
-  ``*``. Where there is none, the key is refused. All filters share all zones, whatever their vm_id.
+* The part of a key before its first slash names the zone. A key without a slash, or with an unknown name, belongs to
+  the zone ``*``; without that zone, it is refused. All filters share all zones, whatever their vm_id.
 * The CAS number of a key counts its changes, from 1.
-* A full zone forgets what was not used for the longest time: ``lru`` of all, ``slru`` of what has a similar size first.
-  With ``none`` it takes nothing more.
-* Queues are those that are named, each with its size; there are no others.
+* A full zone evicts the least recently used entry: ``lru`` of all entries, ``slru`` first of those with a similar size.
+  With ``none`` it refuses new data.
+* Only the named queues exist, each with its size.
 
-These are zones of one process; `services.shared.zones` has those that processes share.
+These zones are those of one process; `services.shared.zones` has those that processes share.
 """
 
 from __future__ import annotations
@@ -30,51 +30,51 @@ Eviction = Literal["slru", "lru", "none"]
 
 PAGE = 4096
 SMALLEST = 3 * PAGE
-"""Bytes of the smallest zone."""
+"""Minimum bytes of a zone."""
 ENTRY = 128
-"""Bytes that an entry costs beside its key and its value."""
+"""Bytes of an entry without its key and value."""
 MESSAGE = 4
-"""Bytes that a message costs beside its own."""
+"""Bytes of a message without its content."""
 
 
 class UnknownZone(ProxyWasmError, LookupError):
-    """No zone has a key, or no queue that name."""
+    """No zone accepts the key, or no queue has the name."""
 
     code = "unknown_zone"
 
 
 class ZoneFull(QuotaExceeded):
-    """A zone takes nothing more: with the profile ``wasmx`` that fails the guest, as in ngx_wasm_module."""
+    """A zone is full. With the profile ``wasmx`` the guest fails, as in ngx_wasm_module."""
 
     code = "zone_full"
 
 
 @dataclass(frozen=True)
 class Zones:
-    """Which zones there are. Without any of a kind, there is that kind of shared memory without zones."""
+    """The zones for data and for queues. Without zones of a kind, that kind of shared memory works as in Envoy."""
 
     data: Mapping[str, tuple[int, Eviction]] = field(default_factory=dict)
-    """Bytes and eviction of zones for data, by name."""
+    """Bytes and eviction of each zone for data, by name."""
     queues: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of queues, by name."""
+    """Bytes of each queue, by name."""
 
     def __bool__(self) -> bool:
         return bool(self.data or self.queues)
 
     def in_memory(self) -> ZonedSharedData:
-        """Shared data of one process. Raises: ValueError."""
+        """Zones for the data of one process. Raises: ValueError."""
         return ZonedSharedData(Zone(name, *said) for name, said in self.data.items())
 
 
 def zone_of(key: bytes, zones: Collection[str]) -> str:
-    """The name of the zone that has a key, among these. Raises: UnknownZone."""
+    """The name of the zone, of those given, to which a key belongs. Raises: UnknownZone."""
     name, slash, _ = key.partition(b"/")
     named = name.decode("utf-8", "replace") if slash else "*"
     for each in (named, "*"):
         if each in zones:
             return each
     text = key.decode("utf-8", "replace")
-    raise UnknownZone(f"no zone of shared memory is for the key {text!r}: there are {', '.join(zones)}")
+    raise UnknownZone(f"no zone of shared memory accepts the key {text!r}: the zones are {', '.join(zones)}")
 
 
 def check_size(name: str, size: int) -> None:
@@ -84,7 +84,7 @@ def check_size(name: str, size: int) -> None:
 
 
 class Zone:
-    """One zone of keys and values, of so many bytes. Raises: ValueError."""
+    """One zone of keys and values, of `size` bytes. Raises: ValueError."""
 
     def __init__(self, name: str, size: int, eviction: Eviction = "slru") -> None:
         check_size(name, size)
@@ -94,7 +94,7 @@ class Zone:
         self._quota = Quota(f"zone {name!r}", size - PAGE)
         self._entries: dict[bytes, tuple[bytes, int]] = {}
         self._used: dict[int, OrderedDict[bytes, None]] = {}
-        """Keys by the class of their size, those used last at the end."""
+        """Keys by class of size, the most recently used ones at the end."""
         self._lock = Lock()
 
     def get(self, key: bytes) -> tuple[bytes, int] | None:
@@ -113,7 +113,7 @@ class Zone:
                 return False
             size = cost(key, value)
             if self._quota.limit is not None and size > self._quota.limit:
-                raise ZoneFull(f"zone {self.name!r} of {self._quota.limit} bytes cannot hold one of {size}")
+                raise ZoneFull(f"zone {self.name!r} of {self._quota.limit} bytes cannot hold an entry of {size}")
             before = 0 if old is None else cost(key, old[0])
             if old is not None:
                 self._used[self._class(key, old[0])].pop(key)
@@ -135,7 +135,7 @@ class Zone:
         self._used.setdefault(kind, OrderedDict())[key] = None
 
     def _evict(self, kind: int) -> bool:
-        """Forget one, of the same class or the nearest one; false if there is none."""
+        """Remove a value of the same or the nearest class; false if the zone is empty."""
         classes = [each for each, keys in self._used.items() if keys]
         if not classes:
             return False
@@ -148,12 +148,12 @@ class Zone:
 
 
 def class_of(eviction: Eviction, size: int) -> int:
-    """Which entries one is forgotten with: slabs of nginx have powers of two."""
+    """The class of entries that are evicted for each other, by powers of two as in nginx's slabs."""
     return size.bit_length() if eviction == "slru" else 0
 
 
 def cost(key: bytes, value: bytes) -> int:
-    """Bytes of its zone that an entry takes."""
+    """Bytes of a zone that an entry uses."""
     return ENTRY + len(key) + len(value)
 
 
@@ -179,7 +179,7 @@ class ZonedSharedData:
 
 
 class ZonedSharedQueues(InMemorySharedQueues):
-    """`SharedQueues` of these names, each of so many bytes. Raises: ValueError."""
+    """`SharedQueues` with these names, each with its size in bytes. Raises: ValueError."""
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         super().__init__()

@@ -288,7 +288,7 @@ NO_MODULES = {
     ),
     "a section without a size": (
         HEADER + b"\1",
-        "the module ends in the middle of something, at byte 9: it is truncated",
+        "the module ends too early, at byte 9: it is truncated",
     ),
     "an endless number": (
         HEADER + b"\1" + b"\x80" * 12,
@@ -300,11 +300,11 @@ NO_MODULES = {
     ),
     "a name beyond its section": (
         HEADER + section(bytecode.EXPORT, b"\1\x20abc"),
-        "32 bytes are promised at byte 12, the module or section ends at 15",
+        "32 bytes must follow byte 12, but the module or section ends at 15",
     ),
     "fewer types than promised": (
         HEADER + section(bytecode.TYPE, b"\xff\xff\xff\xff\x0f\x60\0\0"),
-        "the module ends in the middle of something, at byte 18: it is truncated",
+        "the module ends too early, at byte 18: it is truncated",
     ),
 }
 

@@ -108,8 +108,8 @@ def test_a_key_that_is_too_short_for_its_hash():
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (field(1, "sha256"), "one key is to be given, as DER or as PEM"),
-        (field(1, "sha256") + field(2, b"a") + field(5, b"b"), "one key is to be given, as DER or as PEM"),
+        (field(1, "sha256"), "give exactly one key, as DER or as PEM"),
+        (field(1, "sha256") + field(2, b"a") + field(5, b"b"), "give exactly one key, as DER or as PEM"),
         (b"\xff", "the argument is not that protobuf message"),
         (field(1, b"\xff") + field(2, b"a"), "the argument is not that protobuf message"),
         (bytes((1 << 20) + 1), "the argument has 1048577 bytes, at most 1048576 are taken"),

@@ -84,7 +84,7 @@ def test_a_key_is_in_the_zone_that_it_begins_with(zones):
 def test_a_key_for_which_there_is_no_zone(zones):
     data = zones("a").data
     for key in (b"k", b"b/k"):
-        with pytest.raises(UnknownZone, match=f"no zone of shared memory is for the key '{key.decode()}': there are a"):
+        with pytest.raises(UnknownZone, match=f"no zone of shared memory accepts the key '{key.decode()}': the zones are a"):
             data.get("", key)
 
 
@@ -135,7 +135,7 @@ def test_none_takes_nothing_more(filled):
 def test_what_no_zone_of_this_size_can_hold(zone_of):
     zone = zone_of()
     zone.set(b"k", b"", 0)
-    with pytest.raises(ZoneFull, match=rf"zone '.*' of {ROOM} bytes cannot hold one of {ROOM + 1}"):
+    with pytest.raises(ZoneFull, match=rf"zone '.*' of {ROOM} bytes cannot hold an entry of {ROOM + 1}"):
         zone.set(b"l", b"x" * (ROOM + 1 - zone.cost(b"l", b"")), 0)
     assert zone.get(b"k") == (b"", 1)
 
@@ -211,7 +211,7 @@ def test_what_is_read_is_noted_once_a_second(tmp_path):
 
 
 def test_redis_has_no_zones():
-    with pytest.raises(ValueError, match="zones are of one machine's memory: with Redis, leave out shm_kv and shm_queue"):
+    with pytest.raises(ValueError, match="Redis has no zones, which are memory of one machine: leave out shm_kv and shm_queue"):
         open_shared("redis://127.0.0.1:1", Zones({"*": (SMALLEST, "lru")}))
 
 

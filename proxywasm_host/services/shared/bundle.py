@@ -1,4 +1,4 @@
-"""The services that processes share, as one."""
+"""The services that processes share, as one object."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ __all__ = ["Shared"]
 
 
 def _nothing() -> None:
-    """There is nothing to be closed."""
+    """Close nothing."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """Services between processes. `close` gives them up in this process; `metrics` are told what is counted before."""
+    """Services that processes share. `close` adds the last counts to `metrics` and ends their use in this process.
+    """
 
     data: SharedData
     queues: SharedQueues

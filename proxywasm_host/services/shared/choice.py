@@ -1,17 +1,17 @@
-"""Parses the choice of the processes that share state.
+"""Parses which processes share state.
 
     ================================  =================================================================
     ``memory``                        this process alone
     ``processes``                     processes of one process group on this machine: the workers of
                                       gunicorn, uvicorn, ``proxywasm serve``, …
-    ``processes:NAME``                those of this user that give the same name
-    ``processes:/PATH``               those that give the same directory
-    ``redis[s]://…``, ``unix://…``    all that use this database of Redis or Valkey
+    ``processes:NAME`` processes of this user with the same name
+    ``processes:/PATH`` processes with the same directory
+    ``redis[s]://…``, ``unix://…`` all processes with this database of Redis or Valkey
     ================================  =================================================================
 
-Behind a question mark: ``ttl``, seconds after which shared data that was not set again is gone; for Redis also
-``timeout`` (seconds), ``prefix`` (of its keys) and ``node`` (whose metrics are added up; the machine's name if not
-given). Other options of a URL are redis-py's.
+Options follow a question mark: ``ttl``, the seconds after which shared data expires unless it is set again; for Redis
+also ``timeout`` (seconds), ``prefix`` (of its keys) and ``node`` (metrics are summed up for each; by default the
+machine's name). Other options of a URL are those of redis-py.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ PROCESSES = re.compile(r"processes(?::(/.*|[A-Za-z0-9][A-Za-z0-9_.-]{0,63}))?")
 
 
 def check_shared(choice: object) -> None:
-    """Whether it says between which processes state is shared. Raises: TypeError, ValueError."""
+    """Check a choice of the processes that share state. Raises: TypeError, ValueError."""
     _opener(choice)
 
 
 def open_shared(choice: str, zones: Zones = WITHOUT) -> Shared:
-    """The services of a choice; they use no server and no directory before the first hostcall needs them.
+    """The services of a choice. They use no server or directory until the first hostcall needs one.
 
-    With `zones`, shared data or queues have them. Raises: TypeError, ValueError; ModuleNotFoundError, if the extra is
-    missing that they need.
+    `zones` are those of shared data and queues. Raises: TypeError, ValueError; ModuleNotFoundError, if the extra that
+    they need is not installed.
     """
     return _opener(choice)(zones)
 
 
 def with_shared(services: Services, shared: Shared) -> Services:
-    """These services, with shared data, shared queues and metrics of `shared`."""
+    """A copy of the services with the shared data, shared queues and metrics of `shared`."""
     return replace(services, shared_data=shared.data, shared_queues=shared.queues, metrics=shared.metrics)
 
 
@@ -110,5 +110,5 @@ def _redis(said: dict[str, Any], url: str, zones: Zones) -> Shared:
     from proxywasm_host.services.shared import redis  # noqa: PLC0415 - the extra may be missing
 
     if zones:
-        raise ValueError("zones are of one machine's memory: with Redis, leave out shm_kv and shm_queue")
+        raise ValueError("Redis has no zones, which are memory of one machine: leave out shm_kv and shm_queue")
     return redis.opened(url, **said)

@@ -2,12 +2,12 @@
 
 Rules of this module:
 
-* State lives as long as one of the processes that share it: the first finds the directory empty, the last removes it.
-  Each process holds a lock on the file ``alive``; the system releases the locks of processes that are killed.
-* A process that writes holds the lock on ``writer``. Others wait for it at most `WAIT` seconds while nothing is
-  written, so a process that was stopped while it wrote does not delay them for longer, as LMDB's own lock would. A
-  process that was killed leaves nothing half written.
-* Nothing of LMDB survives a fork: the child opens the directory anew when it needs it.
+* State lasts while at least one process shares it: the first process empties the directory, the last removes it. Each
+  process holds a lock on the file ``alive``; the system releases the locks of processes that are killed.
+* A process that writes holds the lock on ``writer``. Other processes wait for it, but at most `WAIT` seconds while
+  nothing is written. So a process that was stopped amid writing does not delay them for longer, as LMDB's own lock
+  would. A process that was killed leaves no partial write.
+* LMDB cannot be used after a fork: the child opens the directory again when it needs it.
 """
 
 from __future__ import annotations
@@ -39,35 +39,36 @@ from proxywasm_host.services.unavailable import Breaker
 __all__ = ["Directory", "directory", "path_of"]
 
 WAIT = 1.0
-"""Seconds that a hostcall waits for a process that has the lock and does not write."""
+"""Seconds that a hostcall waits while the process with the lock does not write."""
 LONGEST = 10.0
-"""Seconds that it waits while others do. Who waits polls, and where many write without a pause on a busy machine, has
-to come in time by chance: a second was not enough for 8 processes on 2 processors beside 20 others.
+"""Seconds that a hostcall waits while other processes write. It polls, and so gets the lock only by chance if many
+processes write without a pause on a busy machine. One second was not enough for 8 processes on 2 processors that 20
+others also used.
 """
 SIZE = 1 << 30
-"""Bytes of the database at most; it takes as much of the file system as is in it."""
+"""Maximum bytes of the database. It uses only as much of the file system as it contains."""
 READERS = 4096
-"""Threads of all processes that may read."""
+"""Maximum number of reading threads in all processes."""
 NAMES = (b"data", b"used", b"queues", b"messages", b"metrics", b"zones", b"order")
 NAPS = 20e-6, 5e-4
 T = TypeVar("T")
 
 
 def base() -> Path:
-    """Where directories are made: in memory, if there is a place for that."""
+    """The parent of new directories: in memory, if the system has a file system there."""
     memory = Path("/dev/shm")  # noqa: S108 - what is in it is checked
     return memory if os.access(memory, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
 def path_of(name: str) -> Path:
-    """The directory of a name; an absolute path is itself, and no name is that of this process group."""
+    """The directory for a name; an absolute path is itself, and an empty name is for this process group."""
     if name.startswith("/"):
         return Path(name)
     return base() / f"proxywasm-{os.getuid()}-{name or f'group-{os.getpgrp()}'}"
 
 
 class _Opened:
-    """The part of a directory that one process has open."""
+    """What one process has open of a directory."""
 
     def __init__(self, alive: int, writer: int, env: Any, databases: dict[bytes, Any]) -> None:
         self.alive = alive
@@ -77,7 +78,7 @@ class _Opened:
 
 
 class Directory:
-    """The database in a directory, opened when it is first used. Safe to use from several threads."""
+    """The database in a directory, opened on first use. Safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,7 +101,7 @@ class Directory:
             raise self._breaker.failed(error) from None
 
     def write(self, change: Callable[[Any, dict[bytes, Any]], T]) -> T:
-        """Call `change` with a transaction that nobody else changes anything beside; what it raises undoes it.
+        """Call `change` with the only write transaction and the databases by name; an exception rolls it back.
 
         Raises: ServiceUnavailable; QuotaExceeded, if there is no room.
         """
@@ -108,7 +109,7 @@ class Directory:
         if not self._mutex.acquire(timeout=LONGEST):
             raise self._breaker.failed("other threads write all the time")
         try:
-            self._breaker.check()  # who had the mutex may have waited in vain
+            self._breaker.check()  # the thread that held the mutex may have failed
             opened = self._opened or self._open()
             self._lock(opened.writer, opened.env)
             try:
@@ -145,7 +146,7 @@ class Directory:
                 return
 
     def enter(self) -> None:
-        """Be one of the processes that share the directory, from now on. Raises: ServiceUnavailable, ConfigError."""
+        """Share the directory from now on. Raises: ServiceUnavailable, ConfigError."""
         self.read(lambda *_: None)
 
     def _open(self) -> _Opened:
@@ -169,7 +170,7 @@ class Directory:
                     sync=False, metasync=False,
                 )  # fmt: skip
                 databases = {name: env.open_db(name) for name in NAMES}
-                env.reader_check()  # those that were killed while they read
+                env.reader_check()  # drops readers that were killed
             finally:
                 fcntl.flock(writer, fcntl.LOCK_UN)
         except BaseException:
@@ -178,7 +179,7 @@ class Directory:
         return _Opened(alive, writer, env, databases)
 
     def close(self) -> None:
-        """Leave; the last one removes the directory. It is entered again if it is used again."""
+        """Stop sharing; the last process removes the directory. Further use opens it again."""
         with self._opening:
             opened, self._opened = self._opened, None
             if opened is not None:
@@ -188,7 +189,7 @@ class Directory:
                 _left(self.path, opened.alive)
 
     def _forked(self) -> None:
-        """Close in the child what the parent has opened; the parent keeps it."""
+        """Close the child's copies of what the parent has open."""
         if self._opened is not None:
             self._opened.env.close()
             os.close(self._opened.alive)
@@ -200,12 +201,12 @@ class Directory:
 
 
 _known: dict[Path, Directory] = {}
-"""LMDB may be opened once in a process."""
+"""A process may open an LMDB database only once."""
 _known_lock = threading.Lock()
 
 
 def directory(path: Path) -> Directory:
-    """The one `Directory` of a path in this process."""
+    """The only `Directory` of this path in the process."""
     with _known_lock:
         found = _known.get(path)
         if found is None:
@@ -229,13 +230,13 @@ def _close_all() -> None:
         known.close()
 
 
-# -- Who is there ------------------------------------------------------------------------------------------------------
+# -- Entering and leaving ----------------------------------------------------------------------------------------------
 
 
 def _entered(path: Path) -> int:
-    """Enter a directory, and make it, empty, if nobody is in it: an open file that says that we are.
+    """Enter a directory, created or emptied if no process uses it. Returns the open file ``alive``, locked.
 
-    Raises: OSError; ConfigError, if it is not ours alone.
+    Raises: OSError; ConfigError, if others may write to it, or it holds other files.
     """
     _sweep(path)
     while True:
@@ -243,7 +244,7 @@ def _entered(path: Path) -> int:
         _check(path)
         try:
             alive = os.open(path / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:  # it was removed meanwhile
+        except FileNotFoundError:  # the last process has removed the directory
             continue
         try:
             with contextlib.suppress(BlockingIOError):
@@ -260,7 +261,7 @@ def _entered(path: Path) -> int:
 
 
 def _check(path: Path) -> None:
-    """Raises: ConfigError, if others than we could write into a directory, or if it holds something else."""
+    """Raises: ConfigError, if other users could write to the directory, or it holds other files."""
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise ConfigError(f"{path} is not a directory that only this user can write to: name another one")
@@ -270,7 +271,7 @@ def _check(path: Path) -> None:
 
 
 def _sweep(but: Path) -> None:
-    """Remove directories of process groups and servers that were killed as a whole."""
+    """Remove directories of process groups and servers whose processes were all killed."""
     for name in ("group-*", "serve-*"):
         for path in base().glob(path_of(name).name):
             if path != but:

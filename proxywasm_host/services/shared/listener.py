@@ -1,4 +1,4 @@
-"""Tells processes of messages in shared queues: each process that has registered queues has a thread for it."""
+"""Notifies processes of messages in shared queues, by a thread in each process that has registered queues."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from proxywasm_host.services.unavailable import ServiceUnavailable
 __all__ = ["Listener", "ListeningQueues"]
 
 EACH = 1.0
-"""Seconds between two looks at queues without news of a message."""
+"""Seconds between checks of queues without a notification."""
 logger = logging.getLogger("proxywasm_host.services")
 
 
 class Listener:
-    """A thread that takes notes of messages in the queues that this process has registered, and tells of each."""
+    """A thread that takes notes of messages in the queues of this process, and notifies their registrars."""
 
     def __init__(self) -> None:
         self._told: dict[int, Callable[[int], None]] = {}
-        """Who is told, by the queue's token."""
+        """The function to call for each queue, by token."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxywasm-queues", daemon=True)
         self._thread.start()
 
     def listen(self, token: int, on_ready: Callable[[int], None]) -> None:
-        """Tell of a queue's messages, `on_ready` alone from now on."""
-        self._told[token] = on_ready  # who registers last is told (shared_queue.cc)
+        """Call only `on_ready` for messages of this queue from now on."""
+        self._told[token] = on_ready  # the last one to register is notified (shared_queue.cc)
         self._wake()
 
     def close(self) -> None:
-        """Tell of no more messages."""
+        """Stop notifying."""
         self._over.set()
         self._wake()
         if threading.current_thread() is not self._thread:
@@ -50,26 +50,26 @@ class Listener:
             except (ServiceUnavailable, QuotaExceeded) as error:  # noqa: PERF203 - it goes on
                 if not (away or self._over.is_set()):
                     away = True
-                    logger.warning("no messages for now: %s", error)
+                    logger.warning("messages in shared queues do not arrive for now: %s", error)
                 self._over.wait(EACH)
 
     def _tell(self, token: int) -> None:
         try:
             self._told[token](token)
         except Exception:
-            logger.exception("nobody could be told of a message")
+            logger.exception("a notification of a message failed")
 
-    # -- What each store does in its own way ---------------------------------------------------------------------
+    # -- For each store ------------------------------------------------------------------------------------------
 
     def _take(self) -> Iterator[int]:
-        """Wait until there may be messages, for `EACH` seconds at most; take notes, and give the token of each.
+        """Wait at most `EACH` seconds for messages; take notes, and yield the token of each.
 
-        Once `_over` is set, no other note is taken. Raises: ServiceUnavailable, QuotaExceeded.
+        Once `_over` is set, it takes no further note. Raises: ServiceUnavailable, QuotaExceeded.
         """
         raise NotImplementedError
 
     def _wake(self) -> None:
-        """Let `_take` wait no longer."""
+        """End the wait of `_take`."""
         raise NotImplementedError
 
     def _free(self) -> None:
@@ -78,7 +78,7 @@ class Listener:
 
 
 class ListeningQueues:
-    """Queues with a `Listener` in each process, a fork included, that registers one."""
+    """Queues with a `Listener` in each process that registers one, also in a fork."""
 
     def __init__(self) -> None:
         self._begin(os.getpid())
@@ -89,11 +89,11 @@ class ListeningQueues:
         self._lock = threading.Lock()
 
     def _new_listener(self) -> Listener:
-        """One for this process. Raises: ServiceUnavailable."""
+        """A new `Listener` for this process. Raises: ServiceUnavailable."""
         raise NotImplementedError
 
     def _listen(self, token: int, on_ready: Callable[[int], None]) -> None:
-        """Tell of a queue's messages. Raises: ServiceUnavailable."""
+        """Call `on_ready` for messages of a queue. Raises: ServiceUnavailable."""
         if self._pid != os.getpid():  # the thread is the parent's
             self._begin(os.getpid())
         with self._lock:
@@ -102,7 +102,7 @@ class ListeningQueues:
             self._listener.listen(token, on_ready)
 
     def close(self) -> None:
-        """Be told of no more messages in this process."""
+        """Stop the notifications in this process."""
         with self._lock:
             listener, self._listener = self._listener, None
         if listener is not None and self._pid == os.getpid():

@@ -1,8 +1,8 @@
-"""Metrics of several processes: each counts by itself, and a thread adds its counts to those of all.
+"""Metrics of several processes: each counts separately, and a thread adds its counts to a common store.
 
-A hostcall costs as little as in `InMemoryMetrics`. A process sees the counts of others after `MetricStore.EACH`
-seconds; if it is killed, its counts since the last exchange are lost. While the store does not answer, each process
-goes on with its numbers, and adds its counts when the store is back. A gauge has the value that was set last.
+A hostcall costs as little as in `InMemoryMetrics`. A process gets the counts of others after `MetricStore.EACH`
+seconds. If it is killed, its counts since the last exchange are lost. While the store does not answer, each process
+continues to count, and adds its counts later. A gauge has the value that was set last.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from proxywasm_host.services.unavailable import ServiceUnavailable
 __all__ = ["Changes", "MetricStore", "SharedMetrics", "Totals"]
 
 SUM = len(BUCKETS) + 1
-"""Place of a histogram's sum, behind its buckets."""
+"""Place of a histogram's sum, after its buckets."""
 Changes = dict[str, tuple[bool, int]]
-"""By field: whether what is there counts, and what is added to it."""
+"""By field: whether the stored number is kept, and the amount that is added to it or else to 0."""
 Totals = dict[str, int]
 logger = logging.getLogger("proxywasm_host.services")
 
 
 class MetricStore(Protocol):
-    """Where the numbers of all processes are added up."""
+    """A store that adds up the numbers of all processes."""
 
     EACH: float
     """Seconds between exchanges."""
 
     def exchange(self, number: int, changes: Changes) -> Totals:
-        """Make changes, all or none, and return what all have. Raises: ServiceUnavailable, QuotaExceeded.
+        """Make all changes or none, and return the totals of all processes. Raises: ServiceUnavailable, QuotaExceeded.
 
-        What has raised is tried again with the same `number`, and is to be made once: it may have been made before.
+        An exchange that raised is repeated with the same `number`. It may have succeeded, and then must have no effect.
         """
         ...
 
 
 def _field(kind: int, name: str, place: int = 0) -> str:
-    """One number of a metric: of a histogram one for each bucket, and the sum."""
+    """The field of one number of a metric. A histogram has a number for each bucket, and the sum."""
     return f"{kind}:{place}:{name}"
 
 
 class SharedMetrics:
-    """Metrics of all processes that have the same store; the names that this one knows take `max_bytes` at most."""
+    """Metrics of all processes with the same store. The names in this process take at most `max_bytes`."""
 
     def __init__(self, store: MetricStore, max_bytes: int | None = 64 * MIB) -> None:
         self._store = store
@@ -60,7 +60,7 @@ class SharedMetrics:
         self._histograms: dict[str, Histogram] = {}
         self._changes: Changes = {}
         self._sent: Changes = {}
-        """What the store has not said it has."""
+        """Changes that the store has not confirmed."""
         self._number = 0
         self._begin()
         _all.add(self)
@@ -72,12 +72,12 @@ class SharedMetrics:
         self._thread: threading.Thread | None = None
 
     def _forked(self) -> None:
-        """Forget in the child the counts that wait, because the parent adds them."""
+        """Drop the pending counts in the child, because the parent adds them."""
         self._changes, self._sent, self._number = {}, {}, 0
         self._begin()
 
     def define(self, kind: int, name: str) -> None:
-        """Make the metric known, with the value 0. Raises: QuotaExceeded, if it is new and there is no room."""
+        """Define the metric, with the value 0. Raises: QuotaExceeded, if it is new and the quota is used up."""
         with self._lock:
             if name in self._histograms if kind == HISTOGRAM else (kind, name) in self._values:
                 return
@@ -92,7 +92,7 @@ class SharedMetrics:
             self._values[kind, name] = 0
 
     def _change(self, kind: int, name: str, amount: int, place: int = 0, *, kept: bool = True) -> None:
-        if self._thread is None:  # the first in this process, which may be a fork
+        if self._thread is None:  # the first change in this process, which may be a fork
             self._thread = threading.Thread(target=self._run, name="proxywasm-metrics", daemon=True)
             self._thread.start()
         field = _field(kind, name, place)
@@ -119,18 +119,18 @@ class SharedMetrics:
                 self._change(kind, name, value, kept=False)
 
     def get(self, kind: int, name: str) -> int:
-        """Value of a counter or a gauge, with what others had counted at the last exchange; 0 if it is unknown."""
+        """The value of a counter or a gauge, with the counts of others at the last exchange; 0 if it is unknown."""
         return self._values.get((kind, name), 0)
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
-        """All that is kept, as `by_kind` has it: what all processes have counted, up to now."""
+        """The present metrics of all processes, as `by_kind` returns them."""
         with contextlib.suppress(ServiceUnavailable, QuotaExceeded):
             self.exchange()
         with self._lock:
             return by_kind(self._values, self._histograms)
 
     def exchange(self) -> None:
-        """Add what was counted here, and learn what others have. Raises: ServiceUnavailable, QuotaExceeded."""
+        """Add the counts of this process, and get the totals. Raises: ServiceUnavailable, QuotaExceeded."""
         with self._exchanging:
             with self._lock:
                 if not self._sent:
@@ -142,7 +142,7 @@ class SharedMetrics:
                 self._learn(totals)
 
     def _learn(self, totals: Totals) -> None:
-        for field, (kept, amount) in self._changes.items():  # which came while we asked
+        for field, (kept, amount) in self._changes.items():  # counted during the exchange
             totals[field] = (totals.get(field, 0) if kept else 0) + amount
         for field, total in totals.items():
             kind, place, name = field.split(":", 2)
@@ -159,7 +159,7 @@ class SharedMetrics:
         over, told = self._over, False
         while not over.is_set():
             try:
-                self.exchange()  # at once, so that this process is one of those that share
+                self.exchange()  # at once, so that this process shares the store from the start
                 told = False
             except (ServiceUnavailable, QuotaExceeded) as error:
                 if not told:
@@ -168,7 +168,7 @@ class SharedMetrics:
             over.wait(self._store.EACH)
 
     def close(self) -> None:
-        """Add what was counted, for the last time, and end the thread."""
+        """Add the last counts, and stop the thread."""
         self._over.set()
         with contextlib.suppress(ServiceUnavailable, QuotaExceeded):
             while self._sent or self._changes:

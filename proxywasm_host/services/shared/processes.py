@@ -1,11 +1,11 @@
-"""Shared data, queues and metrics between the processes of one machine, in a `Directory`.
+"""Shared data, queues and metrics of the processes of one machine, in a `Directory`.
 
-Keys of guests are longer than LMDB's may be: a key is a digest of the vm_id and one of the guest's.
+LMDB limits the length of keys, so a key consists of two digests: one of the vm_id, one of the guest's key.
 
-With each message goes a note in its queue. Each process that has registered a queue has a socket in the directory, and
-gets a byte there for each message. A process that wakes tries to take a note, and tells its guest if it got one: so one
-process learns of each message. A process that registers learns of all waiting messages, because it may replace one
-that was killed while it had a note.
+Each message adds a note to its queue. Each process that has registered a queue has a socket in the directory, where
+each message sends it a byte. The process then tries to take a note, and notifies its guest if it gets one. So only one
+process is notified of each message. A process that registers a queue is notified of all waiting messages, because it
+may replace one that was killed after it took a note.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from proxywasm_host.services.unavailable import ServiceUnavailable
 __all__ = ["ProcessMetrics", "ProcessSharedData", "ProcessSharedQueues", "opened"]
 
 VALUE = struct.Struct("<IdI")
-"""Before a value: CAS number, when it is gone (``time.monotonic``, the same for all processes; 0 is never), length of
-the key.
+"""The head of a value: CAS number, time of expiry (``time.monotonic``, the same for all processes; 0 for never), length
+of the key.
 """
 USED = struct.Struct("<QI")
-"""Of a vm_id: bytes that its data takes, and the last CAS number."""
+"""For a vm_id: bytes of its data, and the last CAS number."""
 QUEUED = struct.Struct("<QQ16s")
-"""Of a queue: notes that nobody has taken, the number of its last message, the vm_id."""
+"""For a queue: number of notes left, number of its last message, digest of the vm_id."""
 LOOKED_AT = 2_000
-"""Entries that are looked at, some milliseconds long, to make room for a new one."""
+"""Maximum number of entries that are checked, in some milliseconds, to make room for a new one."""
 TOKEN = struct.Struct(">I")
 NUMBER = struct.Struct(">IQ")
 """Key of a message: token, number."""
@@ -77,10 +77,10 @@ class ProcessSharedData:
         self.ttl = ttl
         self._directory = directory
         self._looked_at: dict[bytes, bytes] = {}
-        """By vm_id, how far this process has looked for what is gone."""
+        """The place of the next check for expired entries, by vm_id."""
 
     def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
-        """The value and its CAS number, or ``None`` if the key was never set, or is gone."""
+        """The value and its CAS number, or ``None`` if the key was never set or has expired."""
         at = _key(vm_id, key)
         stored = self._directory.read(lambda transaction, db: transaction.get(at, db=db[b"data"]))
         if stored is None:
@@ -89,7 +89,7 @@ class ProcessSharedData:
         return None if _over(until) else (stored[VALUE.size :], cas)
 
     def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
-        """Store a value, unless `cas` is another number than 0 and than that of the key. Raises: QuotaExceeded."""
+        """Store a value, unless `cas` is neither 0 nor the number of the key. Raises: QuotaExceeded."""
         return self._directory.write(lambda transaction, db: self._set(transaction, db, vm_id, key, value, cas))
 
     def _set(self, transaction: Any, db: Any, vm_id: str, key: bytes, value: bytes, cas: int) -> bool:
@@ -108,14 +108,15 @@ class ProcessSharedData:
         if self.ttl and not quota.has(size):
             quota.release(self._forget_old(transaction, db, owner, but=at))
         quota.reserve(size)
-        number = last % 0xFFFFFFFF + 1  # 0 asks for no comparison, so no value has it (shared_data.cc)
+        number = last % 0xFFFFFFFF + 1  # 0 means no comparison, so no value has it (shared_data.cc)
         until = time.monotonic() + self.ttl if self.ttl else 0.0
         transaction.put(at, VALUE.pack(number, until, len(key)) + value, db=db[b"data"])
         transaction.put(owner, USED.pack(quota.used, number), db=db[b"used"])
         return True
 
     def _forget_old(self, transaction: Any, db: Any, owner: bytes, but: bytes) -> int:
-        """Remove entries that are gone, of some: nobody else can write meanwhile. Returns how many bytes they cost."""
+        """Remove expired entries, at most some, as no other process can write meanwhile. Returns the freed bytes.
+        """
         freed, left = 0, LOOKED_AT
         with transaction.cursor(db=db[b"data"]) as cursor:
             found = cursor.set_range(self._looked_at.pop(owner, owner))
@@ -133,7 +134,7 @@ class ProcessSharedData:
         return freed
 
     def clear(self, vm_id: str) -> None:
-        """Forget all data of a vm_id."""
+        """Remove all data of a vm_id."""
 
         def clear(transaction: Any, db: Any) -> None:
             owner = _digest(vm_id)
@@ -152,7 +153,7 @@ def _over(until: float) -> bool:
 
 
 def _size(stored: bytes) -> int:
-    """Bytes that an entry costs."""
+    """Bytes of an entry."""
     length: int = VALUE.unpack_from(stored)[2]
     return ENTRY + length + len(stored) - VALUE.size
 
@@ -166,7 +167,7 @@ def _forget(transaction: Any, db: Any, owner: bytes) -> None:
 
 
 class ProcessSharedQueues(ListeningQueues):
-    """Queues in a directory: those of one vm_id hold at most `max_bytes` together.
+    """Queues in a directory. The queues of one vm_id hold at most `max_bytes` together.
 
     Errors of all methods: ServiceUnavailable.
     """
@@ -180,7 +181,7 @@ class ProcessSharedQueues(ListeningQueues):
         return _Listener(self._directory)
 
     def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
-        """Make a queue, or take it over in this process. Returns its token. Raises: QuotaExceeded."""
+        """Create a queue, or take it over for this process, and return its token. Raises: QuotaExceeded."""
         token = self._directory.write(lambda transaction, db: self._register(transaction, db, vm_id, name))
         self._listen(token, on_ready)
         return token
@@ -211,7 +212,7 @@ class ProcessSharedQueues(ListeningQueues):
         transaction.put(at, quota.used.to_bytes(8, "little"), db=db[b"used"])
 
     def _limit(self, owner: bytes) -> int | None:
-        """Bytes that the queues of a vm_id, given by its digest, may hold."""
+        """Maximum bytes of the queues of a vm_id, given by its digest."""
         return self.max_bytes
 
     def resolve(self, vm_id: str, name: bytes) -> int | None:
@@ -233,7 +234,7 @@ class ProcessSharedQueues(ListeningQueues):
         _wake(self._directory.path)
 
     def dequeue(self, token: int) -> bytes | None:
-        """Take the oldest message; ``None`` if there is none. Raises: UnknownQueue."""
+        """Remove and return the oldest message, or ``None`` if the queue is empty. Raises: UnknownQueue."""
 
         def dequeue(transaction: Any, db: Any) -> bytes | None:
             owner = _queue(transaction, db, token)[3]
@@ -261,7 +262,7 @@ def _queue(transaction: Any, db: Any, token: int) -> tuple[bytes, int, int, byte
 
 
 def _waiting(transaction: Any, db: Any, token: int) -> int:
-    """How many messages are in a queue."""
+    """Number of messages in a queue."""
     count, mine = 0, TOKEN.pack(token)
     with transaction.cursor(db=db[b"messages"]) as cursor:
         found = cursor.set_range(NUMBER.pack(token, 0))
@@ -272,7 +273,7 @@ def _waiting(transaction: Any, db: Any, token: int) -> int:
 
 
 def _wake(path: Path) -> None:
-    """Let all processes look at their queues."""
+    """Wake all processes that listen to queues."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         for file in path.glob("*.wake"):
@@ -281,11 +282,11 @@ def _wake(path: Path) -> None:
             except ConnectionRefusedError:  # noqa: PERF203 - it was killed
                 file.unlink(missing_ok=True)
             except OSError:
-                pass  # it has been told often enough, or has just left
+                pass  # its socket is full, or it has just left
 
 
 class _Listener(Listener):
-    """It is woken by a byte on its socket."""
+    """A listener that a byte on its socket wakes."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
@@ -332,7 +333,7 @@ def _take_note(transaction: Any, db: Any, token: int) -> bool:
 
 
 class ProcessMetrics:
-    """Where `SharedMetrics` are added up between the processes of one machine."""
+    """A `MetricStore` for the processes of one machine."""
 
     EACH = 0.25
 
@@ -340,7 +341,7 @@ class ProcessMetrics:
         self._directory = directory
 
     def exchange(self, number: int, changes: Changes) -> Totals:
-        """Make changes, and return what all have counted. Raises: ServiceUnavailable, QuotaExceeded."""
+        """Make the changes, and return the totals of all processes. Raises: ServiceUnavailable, QuotaExceeded."""
         if not changes:
             return self._directory.read(_totals)
         return self._directory.write(lambda transaction, db: _exchanged(transaction, db, changes))

@@ -1,11 +1,11 @@
 """Shared data, queues and metrics of many machines, in Redis or Valkey, over the package redis.
 
-Each change is one script, so that it happens as a whole, and nothing happens between compare and swap. Keys begin with
-a prefix: ``data:VM_ID:KEY`` is a hash of a value and its number, ``queue:TOKEN`` a list of messages, ``notes:TOKEN``
-a list of notes for those who wait for them, ``metrics:NODE`` a hash.
+Each change is one script, so it is atomic, and nothing can happen between compare and swap. Keys begin with a prefix:
+``data:VM_ID:KEY`` is a hash of a value and its number, ``queue:TOKEN`` a list of messages, ``notes:TOKEN`` a list of
+notes for which processes wait, ``metrics:NODE`` a hash.
 
-A hostcall waits for an answer ``timeout`` seconds at most; after a missing answer, hostcalls fail at once for a second.
-Redis bounds the stored data (``maxmemory``): guests get INTERNAL_FAILURE beyond it.
+A hostcall waits at most ``timeout`` seconds for an answer. After a missing answer, hostcalls fail at once for a second.
+Redis limits the stored data (``maxmemory``); beyond that, guests get INTERNAL_FAILURE.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ TIMEOUT = 0.25
 """Seconds for an answer, and for a connection."""
 PREFIX = "proxywasm:"
 KEPT = 24 * 3600
-"""Seconds after which the metrics of a node that is gone are forgotten."""
+"""Seconds after which the metrics of a vanished node expire."""
 LAST = 0x7FFFFFFF
 """The highest token."""
 MOST = 0x7FFFFFFFFFFFFFFF
-"""What Redis adds at most."""
+"""The largest number that Redis adds."""
 
 SET = """
 local before = redis.call('HGET', KEYS[1], 'cas')
@@ -107,7 +107,7 @@ def opened(
 
 
 class Server:
-    """A server of Redis as hostcalls ask it. Safe to use from several threads, and after a fork."""
+    """A Redis server, for hostcalls. Safe to use from several threads, and after a fork."""
 
     def __init__(self, url: str, timeout: float, prefix: str) -> None:
         self._url = url
@@ -131,54 +131,54 @@ class Server:
         )
 
     def waiting(self, seconds: float) -> Any:
-        """A client whose answers may take so much longer."""
+        """A client that waits `seconds` longer for answers."""
         return self._connected(self.timeout + seconds)
 
     def key(self, *parts: str | bytes | int) -> bytes:
-        """A key of ours."""
+        """A key with our prefix."""
         said = (part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape") for part in parts)
         return self.prefix.encode() + b":".join(said)
 
     def ask(self, call: Callable[..., Any], *args: Any, **more: Any) -> Any:
-        """Ask the server. Raises: ServiceUnavailable, QuotaExceeded."""
+        """Send a command. Raises: ServiceUnavailable, QuotaExceeded."""
         self._breaker.check()
         try:
             return call(*args, **more)
         except redis.exceptions.OutOfMemoryError as error:
             raise QuotaExceeded(f"{self.name} has no room: {error}") from None
         except redis.exceptions.ResponseError as error:
-            if "OOM " in str(error):  # of a script
+            if "OOM " in str(error):  # the error of a script
                 raise QuotaExceeded(f"{self.name} has no room: {error}") from None
             raise self._breaker.failed(error) from None
         except (redis.RedisError, OSError) as error:
             raise self._breaker.failed(error) from None
 
     def close(self) -> None:
-        """Close the connections; they are made again if they are needed."""
+        """Close the connections; further use opens new ones."""
         self.client.close()
 
 
 def _vm(vm_id: str) -> bytes:
-    """A vm_id as a part of a key, which may hold colons."""
+    """A vm_id as a part of a key, with its length because it may contain colons."""
     name = vm_id.encode("utf-8", "surrogateescape")
     return b"%d:%b" % (len(name), name)
 
 
 class RedisSharedData:
-    """Shared data, each value for `ttl` seconds after it was set. Errors of all methods: ServiceUnavailable."""
+    """Shared data that expires `ttl` seconds after it was set. Errors of all methods: ServiceUnavailable."""
 
     def __init__(self, server: Server, ttl: float | None = None) -> None:
         self._server = server
         self._ttl = 0 if ttl is None else max(1, int(ttl * 1000))
 
     def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
-        """The value and its CAS number, or ``None`` if the key was never set, or is gone."""
+        """The value and its CAS number, or ``None`` if the key was never set or has expired."""
         server = self._server
         value, cas = server.ask(server.client.hmget, server.key("data", _vm(vm_id), key), "value", "cas")
         return None if cas is None else (value, int(cas))
 
     def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
-        """Store a value, unless `cas` is another number than 0 and than that of the key. Raises: QuotaExceeded."""
+        """Store a value, unless `cas` is neither 0 nor the number of the key. Raises: QuotaExceeded."""
         server = self._server
         keys = [server.key("data", _vm(vm_id), key), server.key("cas")]
         return bool(server.ask(server.set, keys, [value, cas, self._ttl]))
@@ -188,7 +188,7 @@ class RedisSharedData:
 
 
 class RedisSharedQueues(ListeningQueues):
-    """Queues; of several that have registered one, the first that is free is told of a message.
+    """Queues. A message notifies only the first free process of those that have registered its queue.
 
     Errors of all methods: ServiceUnavailable.
     """
@@ -202,7 +202,7 @@ class RedisSharedQueues(ListeningQueues):
         return _Listener(self._server, self._names)
 
     def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
-        """Make a queue, or take it over in this process. Returns its token. Raises: QuotaExceeded."""
+        """Create a queue, or take it over for this process, and return its token. Raises: QuotaExceeded."""
         queue = _queue(vm_id, name)
         token = _register(self._server, queue)
         self._names[token] = queue
@@ -227,7 +227,7 @@ class RedisSharedQueues(ListeningQueues):
             raise UnknownQueue(f"no queue has the token {token}")
 
     def dequeue(self, token: int) -> bytes | None:
-        """Take the oldest message; ``None`` if there is none. Raises: UnknownQueue."""
+        """Remove and return the oldest message, or ``None`` if the queue is empty. Raises: UnknownQueue."""
         server = self._server
         keys = [server.key("queues"), server.key("queue", token)]
         message: bytes | int | None = server.ask(server.dequeue, keys, [token])
@@ -244,7 +244,7 @@ def _queue(vm_id: str, name: bytes) -> bytes:
 
 
 def _first_token(queue: bytes) -> int:
-    """The token of a queue, unless another one has it: the same after the server has lost what it had."""
+    """The token of a queue, unless another queue has it. It stays the same after the server has lost its data."""
     return int.from_bytes(blake2b(queue, digest_size=8).digest(), "big") % LAST + 1
 
 
@@ -253,10 +253,10 @@ def _register(server: Server, queue: bytes) -> int:
 
 
 class _Listener(Listener):
-    """It waits for all notes at once, and for a list that only it reads, to be woken by."""
+    """A listener that waits for notes of all its queues, and for a list of its own that wakes it."""
 
     def __init__(self, server: Server, names: dict[int, bytes]) -> None:
-        """`names` are those of queues that may have to be registered again."""
+        """`names` are the queues, by token, that it may have to register again."""
         self._server = server
         self._names = names
         self._client = server.waiting(EACH)
@@ -269,7 +269,7 @@ class _Listener(Listener):
         try:
             if self._away:
                 for token in tokens.values():
-                    _register(self._server, self._names[token])  # it may have lost them
+                    _register(self._server, self._names[token])  # the server may have lost them
             self._away = True
             taken = self._client.blpop([self._own, *tokens], timeout=EACH)
             self._away = False
@@ -288,7 +288,7 @@ class _Listener(Listener):
 
 
 class RedisMetrics:
-    """Where `SharedMetrics` are added up between all processes of one node."""
+    """A `MetricStore` for all processes of one node."""
 
     EACH = 1.0
 
@@ -298,7 +298,7 @@ class RedisMetrics:
         self._name = os.urandom(8).hex()
 
     def exchange(self, number: int, changes: Changes) -> Totals:
-        """Make changes, and return what the node's processes have. Raises: ServiceUnavailable, QuotaExceeded."""
+        """Make the changes, and return the totals of the node. Raises: ServiceUnavailable, QuotaExceeded."""
         server = self._server
         words: list[Any] = [number, KEPT]
         for field, (kept, amount) in changes.items():

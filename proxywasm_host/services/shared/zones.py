@@ -1,6 +1,6 @@
 """Zones of shared memory that the processes of one machine share, in a `Directory`; the rules of `services.zones` hold.
 
-The time of a value's last use is noted to a second, so reading it again sooner needs no lock.
+The time of a value's last use is accurate to a second, so reading it again within a second needs no lock.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from proxywasm_host.services.zones import PAGE, UnknownZone, ZoneFull, Zones, ch
 __all__ = ["ProcessZones", "ZonedProcessQueues"]
 
 HEAD = struct.Struct("<IQBI")
-"""Before a value: CAS number, when it was used last, its class, bytes that it costs."""
+"""The head of a value: CAS number, time of its last use, class, bytes of the entry."""
 USED = struct.Struct("<QQ")
-"""Of a zone: bytes that are used, and when that was last changed."""
+"""For a zone: used bytes, and time of the last use."""
 PLACE = struct.Struct(">BQ")
-"""Behind a zone's digest, where values stand in the order of their last use: class, time."""
+"""After a zone's digest, the place of a value in the order of last use: class, time."""
 SECOND = 1_000_000_000
 CLASSES = 33
 
@@ -33,8 +33,8 @@ class ProcessZones:
     """Shared data in zones. Raises: ValueError. Errors of all methods: ServiceUnavailable, UnknownZone."""
 
     def __init__(self, directory: Directory, zones: Zones, grain: int = SECOND) -> None:
-        """`grain` is how many nanoseconds old the note of a last use may get."""
-        zones.in_memory()  # checks them
+        """`grain` is the accuracy of a last use, in nanoseconds."""
+        zones.in_memory()  # checks the zones
         self._directory = directory
         self._zones = zones.data
         self._grain = grain
@@ -61,7 +61,7 @@ class ProcessZones:
         room -= PAGE
         size = cost(key, value)
         if size > room:
-            raise ZoneFull(f"zone {name!r} of {room} bytes cannot hold one of {size}")
+            raise ZoneFull(f"zone {name!r} of {room} bytes cannot hold an entry of {size}")
         bytes_used, _ = USED.unpack(transaction.get(b"zone" + owner, db=db[b"used"]) or bytes(USED.size))
         stored = transaction.get(at, db=db[b"zones"])
         number = 1
@@ -88,13 +88,13 @@ class ProcessZones:
 
 
 def _place(zone: str, key: bytes) -> tuple[bytes, bytes]:
-    """A zone's digest, and the key of a value in it: keys of guests are longer than LMDB's may be."""
+    """The zone's digest, and the key of a value in it, a digest too because LMDB limits the length of keys."""
     owner = _digest(zone)
     return owner, owner + blake2b(key, digest_size=32).digest()
 
 
 def _now(transaction: Any, db: Any, owner: bytes, bytes_used: int | None = None) -> int:
-    """A time that no other use of the zone has; notes how much of the zone is used."""
+    """A time different from all other uses of the zone, which is stored with the zone's used bytes."""
     before, last = USED.unpack(transaction.get(b"zone" + owner, db=db[b"used"]) or bytes(USED.size))
     now = max(time.monotonic_ns(), last + 1)
     used = before if bytes_used is None else bytes_used
@@ -103,9 +103,9 @@ def _now(transaction: Any, db: Any, owner: bytes, bytes_used: int | None = None)
 
 
 def _note(transaction: Any, db: Any, at: bytes) -> None:
-    """Note that a value is used."""
+    """Note the use of a value."""
     stored = transaction.get(at, db=db[b"zones"])
-    if stored is not None:  # nobody has removed it meanwhile
+    if stored is not None:  # not removed meanwhile
         owner = at[:16]
         cas, used, kind, size = HEAD.unpack_from(stored)
         now = _now(transaction, db, owner)
@@ -115,7 +115,7 @@ def _note(transaction: Any, db: Any, at: bytes) -> None:
 
 
 def _evict(transaction: Any, db: Any, owner: bytes, kind: int) -> int:
-    """Forget one value, of the same class or the nearest one; returns what it cost, 0 if there is none."""
+    """Remove a value of the same or the nearest class, and return its bytes; 0 if the zone is empty."""
     with transaction.cursor(db=db[b"order"]) as cursor:
         for each in sorted(range(CLASSES), key=lambda each: abs(each - kind)):
             begin = owner + PLACE.pack(each, 0)
@@ -129,7 +129,7 @@ def _evict(transaction: Any, db: Any, owner: bytes, kind: int) -> int:
 
 
 class ZonedProcessQueues(ProcessSharedQueues):
-    """Queues of these names, each of so many bytes. Raises: ValueError."""
+    """The named queues, each with its size in bytes. Raises: ValueError."""
 
     def __init__(self, directory: Directory, zones: Zones) -> None:
         for name, size in zones.queues.items():
