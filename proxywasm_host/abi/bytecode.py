@@ -1,6 +1,6 @@
 """A filter as bytes: its sections, and the version of the ABI that it was built for.
 
-Source: the marker is found as in ``bytecode_util.cc`` of Envoy's host (the first export of a known name).
+Source: ``getAbiVersion`` in ``bytecode_util.cc`` of Envoy's host: the first export with a known marker counts.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Bytecode(Binary):
     def abi_version(self) -> AbiVersion:
         """The version that the marker export names.
 
-        Raises: ModuleError, if no export marks an ABI version, or only an unknown one.
+        Raises: ModuleError, if no exported function is the marker of a known version.
         """
         markers = [
             name for name, kind, _ in self.exports if kind == "function" and name.startswith("proxy_abi_version_")

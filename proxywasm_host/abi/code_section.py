@@ -1,6 +1,6 @@
-"""Measures the code of a module: the figures that decide what it costs an engine to compile it.
+"""Measures the code of a module: the figures that determine the cost of compiling it.
 
-Every instruction is read once and not kept. The engine decides whether the code is valid: for invalid code, the figures
+Every instruction is read once and not kept. The engine decides whether the code is valid; the figures of invalid code
 are those of the part that can be read. The C form (``native/code_section.c``) is 200 times faster.
 
 Source: WebAssembly core specification 3.0, "Binary Format: Instructions", and the proposals that it names.
@@ -23,14 +23,14 @@ __all__ = ["PROPOSALS", "Code", "Figure", "proposal_of", "read_code"]
 
 
 class Figure(NamedTuple):
-    """The largest value of a figure, and the function that has it: its number among the functions with code."""
+    """The largest value of a figure, and the index of the function that has it, among the functions with code."""
 
     most: int
     function: int
 
 
 class Code(NamedTuple):
-    """The largest figures of a function, and the sums over all functions."""
+    """The largest figures of any function, and sums over all functions."""
 
     body: Figure
     """Bytes of a function's code."""
@@ -43,29 +43,29 @@ class Code(NamedTuple):
     targets: Figure
     """Targets of one ``br_table``."""
     merges: Figure
-    """How many values (locals and stack) branches have to merge, over all branches of a function. But for this, the
-    cost of compiling is linear in the size of the code."""
+    """Values (locals and stack) that branches merge, summed over all branches of a function. They can make the cost of
+    compiling more than linear in the size of the code."""
     calls: Figure
     """Calls in a function. An indirect call counts as `INDIRECT` calls, because it costs at least as much. Each result
-    after the first counts as one, and so does an instruction that calls the engine (``table.grow``, ``elem.drop``,
+    after the first counts as a call, and so does an instruction that calls the engine (``table.grow``, ``elem.drop``,
     ``data.drop``)."""
     optimising: Figure
-    """Microseconds that V8 needs to optimise a function, at most, by the estimate of `OPTIMISING`."""
+    """Microseconds that V8 needs to optimise a function, estimated with `OPTIMISING`."""
     all_merges: int
     """The merges of all functions."""
     all_optimising: int
-    """Microseconds that the `slow` functions need together."""
+    """Microseconds that V8 needs to optimise all `slow` functions."""
     grows_tables: bool
     stopped: int
     """Position of the first instruction that is not allowed; -1 if all are allowed."""
     slow: tuple[int, ...]
-    """Functions that need more than `SLOW` to be optimised: their numbers among those that have code."""
+    """Indices, among the functions with code, of those that need more than `SLOW` to be optimised."""
     ranges: bytes | None
-    """Begin and end, as positions of 64 bits in the module, of each instruction that works on a range of memory or of a
-    table, or is ``memory.grow`` or ``table.set``. ``None`` if there are more than `MOST_RANGES`."""
+    """Start and end of each instruction that works on a range of memory or of a table, and of each ``memory.grow`` and
+    ``table.set``, as positions of 64 bits in the module. ``None`` for more than `MOST_RANGES` instructions."""
 
 
-# The immediates of an instruction after its opcode, and special treatment.
+# The immediates of an instruction, or its special treatment.
 (
     UNKNOWN,
     NOTHING,
@@ -208,7 +208,7 @@ _ALLOWED_IF_ASKED: Final[dict[str, tuple[dict[int, tuple[int, int]], ...]]] = {
     "relaxed SIMD": ({}, {}, dict.fromkeys(range(256, 276), (NOTHING, -1))),
 }
 _OTHERS: Final = (
-    # first opcode, last, first after the prefix, last: of proposals that are never allowed
+    # Proposals that are never allowed: first and last opcode, first and last number after a prefix, name.
     (0x14, 0x15, 0, 0, "typed function references"),
     (0x28, 0x3E, 0, 0, "multiple memories"),
     (0xD3, 0xD3, 0, 0, "garbage collection"),
@@ -239,13 +239,13 @@ PROPOSALS: Final = frozenset(_ALLOWED_IF_ASKED)
 """Proposals that can be allowed."""
 _VECTORS = 276
 _OF_ANOTHER_MEMORY = 0x40
-"""From this flag on, the number of a memory follows the flags of a load or store."""
+"""If the flags of a load or store are at least this, the number of a memory follows them."""
 MOST_RANGES: Final = 1 << 20
 
 
 @cache
 def _simple() -> re.Pattern[bytes]:
-    """Instructions that can be read without their context, in groups of the same effect on the stack."""
+    """A pattern for the instructions that need no context, with a group for each effect on the stack."""
     behind = {
         NOTHING: b"",
         NUMBER: wasm.NUMBER,
@@ -267,12 +267,12 @@ def _simple() -> re.Pattern[bytes]:
 _EFFECTS: Final = (0, 0, 1, -1, -2)
 _END, _GET_LOCAL, _TEE_LOCAL, _IS_ZERO = 0x0B, 0x20, 0x22, 0x45
 _NOTED: Final = (_TEE_LOCAL, _IS_ZERO)
-"""Instructions without effect on the stack that end a run of plain ones: a branch after one may be a choice."""
+"""Instructions without effect on the stack that end a run of plain ones, because a branch after one may be a choice."""
 
 
 @lru_cache(8)
 def _tables(allowed: frozenset[str]) -> tuple[bytes, bytes]:
-    """Immediates and stack effect of each instruction, a byte each: plain ones, FC, FD."""
+    """Kinds and stack effects, a byte for each instruction: plain ones, then those after 0xFC, then after 0xFD."""
     kinds, effects = bytearray(256 + 256 + _VECTORS), array("b", bytes(256 + 256 + _VECTORS))
     for asked in ((_PLAIN, _MORE, _VECTOR), *(_ALLOWED_IF_ASKED[name] for name in sorted(allowed))):
         for first, table in zip((0, 256, 512), asked, strict=True):
@@ -289,12 +289,14 @@ def read_code(
     imported: int,
     allowed: frozenset[str] = frozenset(),
 ) -> Code:
-    """The figures of the code section that lies at `section` in a module.
+    """Measure the code section of a module.
 
     Args:
-        types: how many parameters and results each type of a function has.
-        functions: the type of each function, imported ones first, of which there are `imported`.
-        allowed: names of proposals whose instructions are allowed beside those of every engine.
+        section: its start and end in `data`.
+        types: the numbers of parameters and results of each function type.
+        functions: the type of each function, imported ones first.
+        imported: the number of imported functions.
+        allowed: names of proposals whose instructions are allowed, in addition to those of every engine.
     """
     read = _read_code if NATIVE is None else NATIVE.read_code
     flat = array("Q", (params | results << 32 for params, results in types))
@@ -326,11 +328,11 @@ def read_code(
 
 INDIRECT: Final = 10
 SLOW: Final = 40_000
-"""Microseconds from which a function should not be optimised during a call."""
+"""A function that needs more microseconds than this should not be optimised during a call."""
 
 
 class Optimising(NamedTuple):
-    """Microseconds that V8's optimising compiler needs for one of each."""
+    """Microseconds that V8's optimising compiler needs for each unit of a figure."""
 
     bytes: float
     merges: float
@@ -338,23 +340,23 @@ class Optimising(NamedTuple):
     locals_squared: float
     """Values of a function, all of which may be live at the same time."""
     phis: float
-    """A local that a loop may set: once at its begin and once at each branch back to it."""
+    """Each local that a loop may set counts three times, and once more for each branch back to the loop."""
     phis_squared: float
-    """Registers are allocated for all values at each of these."""
+    """Registers are allocated for all values at each phi."""
     splits: float
-    """An instruction that divides the code: a loop, a branch back to one, an indirect call, a signed division, a
+    """An instruction that splits the code: a loop, a branch back to one, an indirect call, a signed division, a
     ``catch``. A saturating conversion and a ``throw`` count as two, a ``table.get`` and a ``ref.func`` as three."""
     splits_squared: float
     targets_squared: float
     """All targets of a function's ``br_table``."""
     choices_squared: float
-    """A branch on a local or on a block's result, or on whether one is zero; a ``br_table`` counts as two. Where such a
-    value is known on one of the paths to the branch, V8 copies the code that follows."""
+    """A branch on a local or on a block's result, or on whether it is zero; a ``br_table`` counts as two. If the value
+    is known on one of the paths to the branch, V8 copies the code that follows."""
 
 
 OPTIMISING: Final = Optimising(0.74, 0.1, 2.5, 0.002, 0.5, 0.0002, 10.0, 0.0065, 0.001, 0.13)
-"""Measured on V8 14.4: 190 shapes of code, each as expensive as its size allows, need hardly more than the estimate;
-so does the code of filters; 1,800 random functions need at most 1.5 times as much."""
+"""Measured on V8 14.4. 190 shapes of code, each as expensive as its size allows, need hardly more than the estimate, as
+does the code of filters. 1,800 random functions need at most 1.5 times the estimate."""
 _MOST = 1 << 32
 """Counters stop at this number."""
 
@@ -370,8 +372,12 @@ def _read_code(
     imported: int,
     weights: bytes,
 ) -> tuple[tuple[int, ...], int, int, bool, int, list[int], bytes | None]:
-    """As `_native.read_code`: pairs of a figure and its function, all merges, the time of slow functions, whether
-    tables grow, where it stopped, the slow functions, and the places of instructions on ranges."""
+    """The Python form of `_native.read_code`.
+
+    Returns: pairs of a figure and its function, all merges, the time of slow functions, whether tables grow, the
+    position of the first instruction that is not allowed, the slow functions, and the positions of instructions on
+    ranges.
+    """
     known = array("Q", types), array("Q", functions)
     *costs, most_quick = array("d", weights)
     reader = Reader(data, start, end)
@@ -404,8 +410,8 @@ def _read_code(
 
 
 class _Block:
-    """A block that is being read: the height of the stack below it, its parameters and results, its begin if it is a
-    loop, and the number of branches back there."""
+    """An open block: the height of the stack below it, the numbers of its parameters and results, and, for a loop, its
+    start and the number of branches back to it."""
 
     __slots__ = ("backs", "below", "loop_at", "params", "results")
 
@@ -431,11 +437,11 @@ class _Body:
         self.ranges = array("Q")
 
     def figures(self) -> tuple[int, ...]:
-        """All figures but its size and its time, in the order of `Code`."""
+        """The figures except size and time, in the order of `Code`."""
         return self.locals, self.depth, self.loops, self.targets, self.merges, self.calls
 
     def optimising(self, size: int, each: Optimising) -> int:
-        """Microseconds, see `Code.optimising`."""
+        """The microseconds of `Code.optimising`."""
         needed = size * each.bytes + self.merges * each.merges + self.calls * each.calls + self.phis * each.phis
         needed += float(self.locals) * float(self.locals) * each.locals_squared
         phis, splits = float(self.phis), float(self.splits)
@@ -449,12 +455,12 @@ class _Body:
         return packed & _MOST - 1, packed >> 32
 
     def _block(self) -> tuple[int, int]:
-        """Number of parameters and results of a block."""
+        """The numbers of parameters and results of a block."""
         first = self._reader.data[self._reader.at] if self._reader.at < self._reader.end else 0
         type = self._reader.leb()
         if first == 0x40:
             return 0, 0
-        if first & 0xC0 == 0x40:  # one byte with a negative number is the type of one value
+        if first & 0xC0 == 0x40:  # a negative number of one byte is the type of a single result
             if first in (0x63, 0x64):
                 self._reader.leb()
             return 0, 1
@@ -467,13 +473,13 @@ class _Body:
         self.phis += values * (3 + backs)
 
     def _branch(self, blocks: Sequence[_Block], depth: int) -> None:
-        """Count a branch to this label."""
+        """Count a branch to the label at this depth, if it goes back to a loop."""
         if depth < len(blocks) and blocks[-1 - depth].loop_at >= 0:
             blocks[-1 - depth].backs += 1
             self.splits += 1
 
     def read(self, index: int) -> None:
-        """Read the function with this number among all functions."""
+        """Read the function with this index among all functions."""
         try:
             type = self._functions[index] if index < len(self._functions) else len(self._types)
             self._read(*self._arity(type))

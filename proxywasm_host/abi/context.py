@@ -5,7 +5,7 @@ Rules of this module:
 * State that hostcalls only read and write has plain built-in types: a header map is a list of ``(bytes, bytes)`` with
   names in lower case, a buffer is ``bytes`` or a `HeldBody`. So the C extension can work on the same objects; its
   ``ContextState`` replaces the one here.
-* A map or a buffer that cannot be read now is ``None``; the runtime sets them in the phases that have them.
+* A map or a buffer that cannot be read now is ``None``; the runtime sets it in the phases that have it.
 * An action that a hostcall starts (a local response, a callout, …) is a method. The runtime's contexts override those
   that they support; the methods here are those of a context that does not support them.
 """
@@ -31,7 +31,7 @@ __all__ = ["READ_ONLY", "Context", "VmState"]
 
 BUFFERS = 10
 DECLARED = 256
-"""Bytes of a declared property beside its name."""
+"""Bytes that a declared property counts for, in addition to its name."""
 READ_ONLY = "property {0} was declared as one that can be set only once"
 check_constants(BUFFERS=BUFFERS, MAPS=len(MapType))
 
@@ -40,7 +40,7 @@ class ContextState:
     """The state of a context that hostcalls read and write."""
 
     read_only = False
-    """True during on_log, when nothing can be changed any more."""
+    """True during on_log, in which nothing can be changed (``getMap`` in Envoy's ``context.cc``)."""
 
     def __init__(self, id: int, root: Any = None) -> None:
         self.id = id
@@ -63,7 +63,7 @@ class Context(ContextState):
     status: tuple[int, bytes] = (0, b"")
     """Result of ``proxy_get_status``: code and message of the last callout."""
     set_once: frozenset[str] = frozenset()
-    """Properties that this context has declared as read-only: each of its streams may set them once."""
+    """Properties that this context has declared as read-only: each of its streams may set each of them once."""
 
     @property
     def name(self) -> str:
@@ -76,19 +76,19 @@ class Context(ContextState):
     # -- The stream ----------------------------------------------------------------------------------------------
 
     def add_trailers(self, map: int) -> HeaderList | None:
-        """Make trailers that the message does not have; possible in a body callback that ends the stream."""
+        """Create trailers for a message without any. Only the body callback that ends the stream can; else ``None``."""
         return None
 
     def map_limits(self, map: int) -> tuple[int, int]:
-        """The number and the bytes of headers in a map of the stream up to which this guest may add one."""
+        """Most headers, and most bytes of them, to which this guest may extend a map of the stream."""
         return MAX_ENTRIES, MAX_SIZE
 
     def past_headers(self, map: int) -> HeaderList | None:
-        """Headers that have gone on; ``None`` if there were none or they belong to another stream."""
+        """Headers that were sent on; ``None`` without any, and for a map that is not of this context's stream."""
         return None
 
     def writable_size(self, buffer: int) -> int:
-        """Bytes to which the guest may make a buffer grow; 0 if it cannot be changed."""
+        """Most bytes to which the guest may extend a buffer; 0 if it cannot be changed."""
         return 0
 
     def vm_failed(self) -> None:
@@ -97,23 +97,26 @@ class Context(ContextState):
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
     ) -> None:
-        """Answer the client instead of going on, once the guest has returned."""
+        """Answer the client instead of continuing, after the guest returns."""
 
     def continue_stream(self, stream: int) -> Refusal | None:
-        """Resume, once the guest has returned. Does nothing for a stream type that the context does not have."""
+        """Resume the stream after the guest returns. Does nothing for a stream type that the context does not have.
+
+        UPSTREAM is UNIMPLEMENTED (``continueStream`` in Envoy's ``context.cc``).
+        """
         if stream == StreamType.UPSTREAM:
             return Refusal(Status.UNIMPLEMENTED, "an upstream connection cannot be continued")
         return None
 
     def close_stream(self, stream: int) -> Refusal | None:
-        """Close, once the guest has returned. Does nothing for a stream type that the context does not have."""
+        """Close the stream after the guest returns. Does nothing for a stream type that the context does not have."""
         return None
 
     def clear_route_cache(self) -> None:
-        """Let the proxy choose the route again."""
+        """Make the proxy choose the route again."""
 
     def inject_response_body(self, data: bytes, end_stream: bool) -> Refusal | None:
-        """Send body data on to the next filter of the response."""
+        """Pass body data to the next filter of the response."""
         return Refusal(Status.BAD_ARGUMENT, "context {0} is not an HTTP stream", self.id)
 
     def override_upstream_host(self, address: bytes) -> Refusal | None:
@@ -127,20 +130,20 @@ class Context(ContextState):
         raise LookupError
 
     def set_property(self, name: str, value: bytes) -> Refusal | None:
-        """Store a property for the filters that come after, and for the access log.
+        """Store a property for later filters and for the access log.
 
-        `name` is the path as the guest gave it, with its NULs. A name that has NULs cannot be read again (as in Envoy).
+        `name` is the guest's path, with its NULs. As in Envoy, a property whose name has NULs cannot be read.
         """
         return Refusal(Status.NOT_FOUND, "context {0} is not a stream: it has no properties", self.id)
 
     @cached_property
     def expressions(self) -> Expressions:
-        """The CEL expressions that the plugin has made, in its root context."""
+        """The plugin's CEL expressions, which its root context keeps."""
         return Expressions()
 
     @cached_property
     def _declared(self) -> tuple[set[str], Quota]:
-        """Quota of the properties that this context has declared."""
+        """Names of the properties that this context has declared, and their quota."""
         return set(), Quota("the properties that this context declared", MIB)
 
     def declare_property(self, name: str, *, read_only: bool) -> Refusal | None:
@@ -161,17 +164,17 @@ class Context(ContextState):
     # -- The plugin ----------------------------------------------------------------------------------------------
 
     def done(self) -> Refusal | None:
-        """``proxy_done``: end the wait that on_done began."""
+        """End the wait that on_done began (``proxy_done``)."""
         return Refusal(Status.NOT_FOUND, "on_done of context {0} is not pending", self.id)
 
     def set_tick_period(self, milliseconds: int) -> None:
-        """Call on_tick every so many milliseconds; 0 stops that."""
+        """Call on_tick every `milliseconds`; 0 stops it."""
 
     def _no_plugin(self) -> Refusal:
         return Refusal(Status.BAD_ARGUMENT, "context {0} is not a plugin's root context", self.id)
 
     def register_queue(self, name: bytes) -> int | Refusal:
-        """Register a shared queue, and notify this plugin of its messages. Returns its token."""
+        """Register a shared queue, of whose messages this plugin is notified. Returns its token."""
         return self._no_plugin()
 
     def http_call(
@@ -199,7 +202,7 @@ class Context(ContextState):
         return self._no_plugin()
 
     def grpc_cancel(self, token: int) -> Refusal | None:
-        """Cancel it; no callback follows."""
+        """Cancel a gRPC call or stream; no callback follows."""
         return self._no_plugin()
 
     def redis_init(
@@ -213,7 +216,7 @@ class Context(ContextState):
         return self._no_plugin()
 
     def look_up(self, name: str) -> Refusal | None:
-        """Begin to look for the address of a host."""
+        """Start to resolve the name of a host."""
         return self._no_plugin()
 
 
@@ -264,9 +267,9 @@ class VmState(Protocol):
         ...
 
     def log(self, level: int, message: bytes) -> None:
-        """Take a line that the guest logs."""
+        """Log a line of the guest."""
         ...
 
     def write(self, level: int, data: bytes) -> None:
-        """Take a piece that the guest writes to a standard stream, which is logged in whole lines."""
+        """Add to the guest's standard output or error, which is logged in whole lines."""
         ...

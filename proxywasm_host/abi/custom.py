@@ -8,8 +8,8 @@
 
     Host(hostcalls=[get_secret])
 
-They are linked, marshalled, traced and restricted like ours. A wrong one is refused when it is made. The results of its
-handler are checked, because a guest must get what its row promises.
+They are linked, marshalled, traced and restricted like those of the ABI. An invalid one is refused when it is made. The
+results of its handler are checked, because a guest must get what the row promises.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ WANTED: Final[Mapping[Kind, tuple[str, Callable[[Any], bool]]]] = {
 
 @dataclass(frozen=True, eq=False)
 class CustomHostcall:
-    """A hostcall of an embedder: its row and its handler. Made by `hostcall`, given to a `Host`.
+    """A hostcall of an embedder: its row and its handler. Make it with `hostcall`, and pass it to a `Host`.
 
     `handler` is called as ``handler(vm, *inputs)``, with inputs of the row's kinds: ``int``, ``bytes``, or a list of
     pairs of bytes. It returns ``None`` for OK; or the result, a tuple if there are several; or a `Refusal` with
-    the status and the reason. `vm` is a `VmState`: ``vm.context`` is the context that calls, ``vm.services`` are the
-    host's.
+    the status and the reason. `vm` is a `VmState`: ``vm.context`` is the calling context, ``vm.services`` are the
+    host's services.
 
-    It runs while the guest waits, so it must not block, and must feed no event. An exception makes the VM fail, and is
-    named in the failure; `QuotaExceeded` and `ServiceUnavailable` are INTERNAL_FAILURE to the guest.
+    The guest waits for the handler, so it must neither block nor feed an event. An exception makes the VM fail, with
+    the exception in the reason; for `QuotaExceeded` and `ServiceUnavailable` the guest gets INTERNAL_FAILURE.
 
     Raises: TypeError or ValueError, for anything that cannot be a hostcall.
     """
@@ -108,14 +108,14 @@ def hostcall(
     since: AbiVersion = AbiVersion.V0_1_0,
     until: AbiVersion = AbiVersion.V0_2_100,
 ) -> Callable[[Callable[..., Any]], CustomHostcall]:
-    """Decorator that makes a hostcall of a function.
+    """Make a function a hostcall, as a decorator.
 
     Args:
         name: the name under which filters import it from ``env``; not a name of the ABI.
         params: its parameters in the order of the WebAssembly signature, results included: ``data("key")``,
             ``u32("id")``, ``data_out("value")``, …
         returns: ``"i32"``, the status; ``None`` if the function has no result.
-        since, until: the versions of the ABI whose modules may import it.
+        since, until: the first and last version of the ABI whose modules may import it.
 
     Raises: as `CustomHostcall`.
     """
@@ -192,7 +192,7 @@ def _check_handler(row: Hostcall, handler: Any) -> None:
         raise TypeError(f"the handler of {row.name} is asynchronous, but the guest waits for it: use a plain function")
     try:
         signature = inspect.signature(handler)
-    except (TypeError, ValueError):  # a function of C has no signature
+    except (TypeError, ValueError):  # a function in C may have no signature
         return
     inputs = [param.name for param in row.inputs]
     try:
@@ -203,7 +203,7 @@ def _check_handler(row: Hostcall, handler: Any) -> None:
 
 
 def _check_result(row: Hostcall, result: Any) -> None:
-    """Check a result. Raises: TypeError, unless it is what the row promises."""
+    """Check a handler's result. Raises: TypeError, if it does not fit the row."""
     outputs = row.outputs
     if not outputs:
         if result is not None:

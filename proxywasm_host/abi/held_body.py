@@ -1,8 +1,8 @@
 """The part of a body that a filter holds: bytes that grow at their end and change in place.
 
-With the C extension (``native/held_body.c``), its ``HeldBody`` replaces this one: it hands its bytes over without a
-copy, and guests read and write them in place. So a body that is held, read, replaced and sent on is in the host's
-memory once.
+With the C extension (``native/held_body.c``), its ``HeldBody`` replaces this one: it passes its bytes on without a
+copy, and guests read and write them in place. So the host's memory contains a held body only once, even if the guest
+reads and replaces it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class HeldBody:
     """``bytes(held)`` are the current bytes; later changes do not affect them."""
 
     def __init__(self, data: bytes = b"", /) -> None:
-        self._stored = BytesIO(bytes(data))  # it shares bytes that it is given, and gives away, until it changes them
+        self._stored = BytesIO(bytes(data))  # BytesIO copies bytes only when it changes them
 
     def __len__(self) -> int:
         return self._stored.seek(0, SEEK_END)
@@ -35,7 +35,7 @@ class HeldBody:
             self._stored = BytesIO(bytes(data))
 
     def splice(self, start: int, length: int, data: bytes, /) -> None:
-        """Replace `length` bytes from `start` on, or fewer at the end, by `data`."""
+        """Replace `length` bytes from `start` on, or fewer at the end, with `data`."""
         size = len(self)
         start = min(start, size)
         end = min(start + length, size)

@@ -2,12 +2,14 @@
 
 Rules:
 
-* A module sees the hostcalls of its own ABI version, under ``env``; WASI under both of its module names.
+* A module can import the hostcalls of its own ABI version from ``env``, and WASI from both of its module names
+  (``registerCallbacks`` in ``wasm.cc`` of Envoy's host).
 * A name may be imported twice (Go does); each import gets its function.
-* Hostcalls of the embedder (`custom`) are under ``env`` too.
-* The resume calls of 0.1.0 may be declared with or without a result, because its specification and its SDKs disagree.
-* Any other import is refused when the module is loaded, with a sentence that says what to do. With `unknown_imports`
-  ``"stub"``, an unknown ``proxy_*`` import answers UNIMPLEMENTED when it is called.
+* Hostcalls of the embedder (`custom`) are in ``env`` too.
+* The resume calls of 0.1.0 and ``proxy_clear_route_cache`` may be declared with or without a result: the specification
+  0.1.0 has none, Envoy's host has a status.
+* Any other import is refused when the module is loaded, with a message that says what to do. With `unknown_imports`
+  ``"stub"``, an unknown ``proxy_*`` import answers UNIMPLEMENTED when it is called, and an unknown one of WASI ENOSYS.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ START_MAY_CALL: Final = ALLOCATOR_MAY_CALL | (
 """Hostcalls allowed in ``_initialize`` or ``_start`` (``startVm`` in ``wasm.cc`` of Envoy's host)."""
 
 ALLOCATORS: Final = ("proxy_on_memory_allocate", "malloc")
-"""Names of allocators in the order of the specification; of two exports, the first is used."""
+"""Names of allocators in the order of the specification; the first one that is exported is used."""
 I32: Final = ("i32",)
 STARTS: Final[dict[str, tuple[str, ...]]] = {
     "_initialize": (),
@@ -54,20 +56,20 @@ STARTS: Final[dict[str, tuple[str, ...]]] = {
 """Exports that are called when a module starts, and their parameters."""
 
 NEVER_DONE: Final = {name: status.name for status, names in ALWAYS_REFUSED.items() for name in names}
-"""Functions of WASI that a filter may import and that do nothing, with their answer."""
+"""Functions of WASI that a filter may import but that refuse every call, with their answer."""
 
 Signature = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def signature_text(signature: Signature) -> str:
-    """``(i32, i32) -> (i32)``."""
+    """A signature as text, such as ``(i32, i32) -> (i32)``."""
     return f"({', '.join(signature[0])}) -> ({', '.join(signature[1])})"
 
 
 def _row_of(
     module: str, name: str, version: AbiVersion, unknown_imports: str, custom: Mapping[str, CustomHostcall]
 ) -> tuple[Hostcall, Status | WasiErrno | None]:
-    """The row of an import, and the status it always answers if it is a stub."""
+    """The row of an import and, for a stub, the status that it always answers. Raises: ModuleError."""
     if module in WASI_MODULES:
         row = WASI_ROWS.get(name)
         if row:
@@ -109,7 +111,7 @@ def _offer(
     unknown_imports: str,
     custom: Mapping[str, CustomHostcall],
 ) -> tuple[Hostcall, Status | WasiErrno | None]:
-    """The row of an import, whose type fits, and the status it always answers if it is a stub. Raises: ModuleError."""
+    """As `_row_of`, after a check of the import's kind and type. Raises: ModuleError."""
     if kind != "function":
         raise ModuleError(f"import {module}.{name} is a {kind}: a filter may import functions only")
     if signature is None:
@@ -134,7 +136,7 @@ def _offer(
 def _offer_of_ours(
     module: str, name: str, kind: str, signature: FunctionSignature | None, version: AbiVersion, unknown_imports: str
 ) -> tuple[Hostcall, Status | WasiErrno | None]:
-    """`_offer` without hostcalls of the embedder: each further VM of a module asks it the same."""
+    """`_offer` without hostcalls of the embedder, cached because each VM of a module has the same imports."""
     return _offer(module, name, kind, signature, version, unknown_imports, {})
 
 
@@ -143,10 +145,10 @@ class Import:
     """The status of an import of a module.
 
     Args:
-        name: module and name, ``env.proxy_log``.
-        status: ``have``; ``stub``, if it always answers the same; ``refused``, if the module is not loaded because of
-            it, or if this filter is not allowed to call it.
-        reason: a sentence, for a stub or a refusal.
+        name: module and name, such as ``env.proxy_log``.
+        status: ``have``; ``stub``, if it always answers the same; ``refused``, if it prevents loading the module, or if
+            this filter is not allowed to call it.
+        reason: the reason for a stub or a refusal.
     """
 
     name: str
@@ -161,7 +163,7 @@ def look_up(
     unknown_imports: Literal["error", "stub"] = "error",
     hostcalls: Iterable[CustomHostcall] = (),
 ) -> list[Import]:
-    """The status of each import. The arguments are those of `link`, which refuses a module for the first refusal."""
+    """The status of each import. Accepts the arguments of `link`, which raises for the first that prevents loading."""
     custom = {one.name: one for one in hostcalls}
     found: dict[str, Import] = {}
     for module, name, kind, signature in imports:
@@ -197,10 +199,10 @@ def link(
     unknown_imports: Literal["error", "stub"] = "error",
     hostcalls: Iterable[CustomHostcall] = (),
 ) -> Iterator[tuple[str, str, Signature, Callable[..., Any]]]:
-    """(module, name, type, function) for each import, in order.
+    """Yield module, name, type and function of each import, in order.
 
-    `allowed` holds the names of the capabilities that the embedder allows; ``None`` allows all. `hostcalls` are those
-    of the embedder.
+    `allowed` has the names of the capabilities that the embedder allows; ``None`` allows all. A call of another one is
+    refused (``capabilityAllowed`` in ``wasm.cc`` of Envoy's host). `hostcalls` are those of the embedder.
 
     Raises: ModuleError, for an import that is unknown, is not a function, or has another type.
     """
@@ -225,9 +227,10 @@ def link(
 
 
 def check_exports(exports: Sequence[tuple[str, str, FunctionSignature | None]], version: AbiVersion) -> str:
-    """Check what a module exports, before it is instantiated. Returns the name of its allocator.
+    """Check the exports of a module before it is instantiated. Returns the name of its allocator.
 
-    Raises: ModuleError, if a known callback or a start export has another type, or if memory or allocator are missing.
+    Raises: ModuleError, if a known callback or a start export has a wrong type, or the memory or an allocator is
+    missing.
     """
     functions = {name: signature for name, kind, signature in exports if kind == "function"}
     known = {row.name: row for row in CALLBACKS if row.since <= version <= row.until}

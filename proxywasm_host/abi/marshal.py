@@ -2,21 +2,22 @@
 
 Rules, from ``exports.cc`` of Envoy's host, in this order for every hostcall:
 
-1. a number beyond its enumeration is BAD_ARGUMENT;
-2. inputs are read; a range is valid if address + size ≤ size of memory, even if its size is 0;
-3. a slot that is declared ``early`` is set to 0;
-4. the handler is called; if it refuses, its status is the answer and nothing is written. `QuotaExceeded` and
-   `ServiceUnavailable` are INTERNAL_FAILURE, which is Envoy's answer when a circuit breaker stops callouts. Envoy has
-   no other limits, and ngx_wasm_module ends a guest when one of its memory zones is full;
-5. each result is written: memory from the guest's allocator (none for an empty result, which is address 0 and size 0),
-   then the bytes, the address, the size. If the allocator traps, the VM fails; if it returns 0 or a bad address, not;
-6. a bad address is INVALID_MEMORY_ACCESS (WASI: EFAULT) to the guest, without further consequences.
+1. A number beyond its enumeration is BAD_ARGUMENT.
+2. Inputs are read. A range is valid if address + size ≤ size of memory, even if its size is 0.
+3. A slot that is declared ``early`` is set to 0.
+4. The handler is called. If it refuses, its status is the answer and nothing is written. `QuotaExceeded` and
+   `ServiceUnavailable` are INTERNAL_FAILURE, as in Envoy when a circuit breaker stops a callout. Envoy has no other
+   limits; ngx_wasm_module ends a guest when one of its memory zones is full.
+5. Each result is written: the guest's allocator is called, then the bytes, the address and the size are written
+   (``copyToPointerSize`` in ``wasm.cc``). For an empty result the allocator is not called, and address and size are 0.
+   If the allocator traps, the VM fails; if it returns 0 or a bad address, rule 6 applies.
+6. For a bad address the guest gets INVALID_MEMORY_ACCESS (WASI: EFAULT), and nothing else happens.
 
 Each row of the table is compiled to one Python function (`_source`), so that a hostcall needs no loop over its
 parameters. A handler never sees an address.
 
 With the C extension (`proxywasm_host.abi.native`), its ``Guest``, ``Calls`` and ``Hostcall`` replace the classes here,
-with the same results; the Python ones stay, under names that begin with ``Python``.
+with the same results; the Python classes remain, under names that begin with ``Python``.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ NOT_DONE: Final = (QuotaExceeded, ServiceUnavailable)
 TEXT: Final = 1024
 """Most bytes that are kept of a text written in several calls."""
 FDS: Final = 2
-"""File descriptors that can be written to."""
+"""Number of file descriptors that can be written to."""
 MAX_RANGES: Final = 1024
 """Ranges that are gathered at once (IOV_MAX of POSIX systems). The guest gets the number of bytes taken."""
 
@@ -77,7 +78,7 @@ class GuestMemory(Protocol):
 
 
 class NoMemory:
-    """Stands for the memory of a guest that has none yet: every address is bad."""
+    """The memory of a guest that has none yet: every address is bad."""
 
     view = memoryview(bytearray())
 
@@ -91,11 +92,11 @@ class BadAddress(Exception):
 
 
 class RestrictedCall(Exception):
-    """A guest made a hostcall where none is allowed (in its allocator, or while it starts). The VM fails."""
+    """A guest made a hostcall where it may not (in its allocator, while it starts, or by `misuse`). The VM fails."""
 
 
 def misuse(vm: Any, reason: str, *args: object) -> Refusal:
-    """BAD_ARGUMENT for a call without meaning in this callback. Raises: RestrictedCall, where the profile says so."""
+    """BAD_ARGUMENT, for a call without meaning in this callback. Raises: RestrictedCall, under `misuse_fails`."""
     refusal = Refusal(Status.BAD_ARGUMENT, reason, *args)
     if vm.profile.misuse_fails:
         raise RestrictedCall(refusal.reason)
@@ -103,7 +104,7 @@ def misuse(vm: Any, reason: str, *args: object) -> Refusal:
 
 
 def shown(value: object) -> object:
-    """A value for a reason: bytes as text, and at most a line of them."""
+    """A value for a reason: bytes as text, at most `SHOWN` of them."""
     if isinstance(value, bytes):
         return value[:SHOWN].decode("utf-8", "backslashreplace") + ("…" if len(value) > SHOWN else "")
     return value
@@ -133,7 +134,7 @@ class Refusal:
         return self._reason.format(*map(shown, self._args)) if self._args else self._reason
 
     def about(self, reason: str) -> tuple[object, ...]:
-        """The values in the reason, if it is this one; else an empty tuple."""
+        """The values of the reason, if `reason` is its template; else an empty tuple."""
         return self._args if self._reason == reason else ()
 
     def __repr__(self) -> str:
@@ -141,7 +142,7 @@ class Refusal:
 
 
 class MalformedList(list[tuple[bytes, bytes]]):
-    """The empty list that malformed header pairs count as; `reason` says what was wrong with them."""
+    """The empty list that stands for malformed header pairs; `reason` says what is wrong with them."""
 
     reason = ""
 
@@ -194,7 +195,7 @@ def _is_output(call: RecordedCall) -> bool:
 
 
 def _join(first: RecordedCall, second: RecordedCall) -> RecordedCall | None:
-    """Two writes as one; ``None`` if they have different file descriptors."""
+    """Two writes joined into one; ``None`` if they have different file descriptors."""
     (row, before, written), (_, after, more) = first, second
     if before is None or after is None or before[0] != after[0]:
         return None
@@ -214,7 +215,7 @@ class Guest:
     ) -> None:
         self.memory: GuestMemory = NoMemory()
         self.record = record
-        """Takes the fields of a `Call` after each hostcall. May be changed at any time."""
+        """Called with the fields of a `Call` after each hostcall. May be changed at any time."""
         self.allowed: frozenset[str] | None = None
         """Names of the hostcalls that are allowed now; ``None`` allows all."""
         self.allocator_may_call = allocator_may_call
@@ -244,9 +245,10 @@ class Guest:
         shape.pack_into(view, at, number)
 
     def put_bytes(self, value: bytes, address_slot: int, size_slot: int, *, optional: bool = False) -> None:
-        """Return bytes to the guest, in memory that it allocates, and write their address and size. No bytes are at 0.
+        """Return bytes to the guest, in memory that it allocates, and write their address and size.
 
-        `optional`: the guest does not want a slot whose address is 0.
+        No bytes have the address 0. With `optional`, nothing is written to a slot whose own address is 0.
+
         Raises: BadAddress, and the exceptions of the allocator.
         """
         if optional and not (address_slot or size_slot):
@@ -279,7 +281,7 @@ class Guest:
         PACK_U32(view, size_slot, size)
 
     def put_at(self, value: bytes, at: int) -> None:
-        """Write bytes to the guest's address. Writing none always works. Raises: BadAddress."""
+        """Write bytes to an address of the guest. Writing none always succeeds. Raises: BadAddress."""
         size = len(value)
         if not size:
             return
@@ -297,9 +299,12 @@ class Guest:
             buffer += len(value)
 
     def gather(self, at: int, count: int, most: int) -> bytes:
-        """The bytes of a table of ranges, or of its first `MAX_RANGES`; the first `most` of them. Raises: BadAddress.
+        """The first `most` bytes of the ranges in a table, of which the first `MAX_RANGES` are read.
 
-        Ranges may overlap, so a small memory could name more bytes than the host has; that is refused.
+        Ranges may overlap, so a small memory could describe more bytes than the host has. More bytes than the memory
+        has are refused.
+
+        Raises: BadAddress.
         """
         view = self.memory.view
         if at + 8 * count > len(view):
@@ -317,7 +322,7 @@ class Guest:
 
 
 def read_pairs(data: bytes) -> pairs.HeaderList:
-    """Header pairs of a guest; malformed ones count as none, as in Envoy."""
+    """Decode header pairs of a guest; malformed ones count as none, as in ``pairs_util.cc`` of Envoy's host."""
     try:
         return pairs.decode(data)
     except pairs.MalformedPairs as error:
@@ -350,7 +355,7 @@ SIGN: Final = {Kind.I32: (0x7FFFFFFF, 1 << 32), Kind.I64: (0x7FFFFFFFFFFFFFFF, 1
 
 
 def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
-    """Lines of a function ``make(handler, vm, guest, row)`` that gives the host function of a row."""
+    """Lines of a function ``make(handler, vm, guest, row)`` that returns the host function of a row."""
     called, named = row.name, {f"p{place}": p.name for place, p in enumerate(row.params)}
     # Our own names, because those of the row may be any text.
     row = row._replace(params=tuple(p._replace(name=f"p{place}") for place, p in enumerate(row.params)))
@@ -391,7 +396,7 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
                 if p.cut:
                     yield f"        {p.name}_end = {p.name}_at + {p.most}"
                 elif p.kind is Kind.PAIRS:
-                    yield f"        {p.name}_end = {p.name}_at + {p.most + 1}"  # enough to refuse it
+                    yield f"        {p.name}_end = {p.name}_at + {p.most + 1}"  # enough for `decode` to refuse it
                 else:
                     reason = f"{BEYOND.format(named[p.name])!r}, {p.name}_size, {p.most}"
                     yield f"        guest.record((row, None, Refusal({BAD_ARGUMENT}, {reason})))"
@@ -450,10 +455,10 @@ def _compiled(row: Hostcall, version: AbiVersion) -> Callable[..., Callable[...,
 def bind_in_python(
     row: Hostcall, version: AbiVersion, handler: Callable[..., Any], vm: object, guest: Guest
 ) -> Callable[..., int]:
-    """The host function of a row: takes the guest's integers, returns the status.
+    """The host function of a row, which accepts the guest's integers and returns the status.
 
-    `handler` is called as ``handler(vm, *inputs)`` and returns ``None`` (OK), a `Refusal`, or, where the row has
-    results, the value of the one result or a tuple of several.
+    `handler` is called as ``handler(vm, *inputs)``. It returns a `Refusal`, or for OK the result of the row: ``None``
+    without any, a tuple of several.
     """
     return _compiled(row, version)(handler, vm, guest, row)
 
@@ -466,7 +471,7 @@ check_constants(OK=Status.OK, NOT_FOUND=Status.NOT_FOUND, **{kind.name: number f
 
 @lru_cache(None)
 def _plan(row: Hostcall, version: AbiVersion) -> tuple[tuple[str, int, bool, bool, bool, int, int, bool], ...]:
-    """The parameters of a row in the form for the extension."""
+    """The parameters of a row, in the form that the extension accepts."""
     return tuple(
         (
             p.name,

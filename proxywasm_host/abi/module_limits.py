@@ -1,14 +1,14 @@
-"""Checks a module before any engine sees it: its size and shape, the proposals that it uses, and the types of its
+"""Checks a module before any engine gets it: its size and shape, the proposals that it uses, and the types of its
 imports and exports.
 
-The time to compile a module is linear in the size of its code, except for three things that compilers of filters make
-little use of: values that many branches merge, nested loops, and lists in sections that each engine keeps in its own
-way. So these are limited, to several times the figures of large filters (production plugins of 10 MB; Coraza, a web
-application firewall in Go, of 25 MB). docs/modules.md has the seconds and bytes that a module within the limits can
-still cost on each engine.
+The time to compile a module is linear in the size of its code, except for three things that filters rarely have: values
+that many branches merge, nested loops, and long lists in sections, which each engine stores in its own way. These are
+limited to several times the figures of large filters (production plugins of 10 MB; Coraza, a web application firewall
+in Go, of 25 MB). docs/modules.md has the seconds and bytes that a module within the limits can still cost on each
+engine.
 
-Engines differ in the proposals that they support. Proposals that no SDK uses are refused, with the same sentence on
-each engine.
+Engines differ in the proposals that they support. Proposals that no SDK uses are refused, with the same message for all
+engines.
 
 Source: the limits of engines (the JavaScript interface of WebAssembly, "Implementation-defined Limits"), where those
 are lower.
@@ -59,12 +59,12 @@ __all__ = [
 
 NUMBERS: Final = frozenset({"i32", "i64", "f32", "f64"})
 TABLE_GROWTH: Final = 1024
-"""Elements by which a table may grow."""
+"""Most elements by which a table may grow."""
 ELEMENT_BYTES: Final = 16
-"""Bytes that count for an element of a table."""
+"""Bytes that each element of a table counts for."""
 _GC_FORMS: Final = (0x4E, 0x4F, 0x50, 0x5E, 0x5F)
 _SHARED, _WIDE, _PAGE_SIZE = 2, 4, 8
-"""A bit in the flags of a memory or a table."""
+"""Bits in the flags of a memory or a table."""
 _SOURCES: Final = (
     Path(__file__),
     Path(__file__).with_name("code_section.py"),
@@ -85,17 +85,17 @@ class ModuleLimits:
         depth: nested blocks.
         loops: nested loops.
         targets: targets of one ``br_table``.
-        merges: values (locals and stack) that branches have to merge, over all branches of a function.
-        all_merges: the same, over all functions.
+        merges: values (locals and stack) that branches merge, summed over all branches of a function.
+        all_merges: the sum of that over all functions.
         calls: calls in one function. An indirect call counts as ten; each result after the first counts as one, and so
             do ``table.grow``, ``elem.drop`` and ``data.drop``, which call the engine.
         optimising: microseconds that an optimising compiler needs for one function, by an estimate for V8.
-        all_optimising: the sum of that over all functions with more than 40 ms.
+        all_optimising: the sum of that over all functions that need more than 40 ms each.
         types: types of functions.
         values: parameters, or results, of one type.
-        imports, exports, globals: how many the module has.
-        name: bytes of the name of an import or export.
-        tables: how many the module has.
+        imports, exports, globals: their numbers in the module.
+        name: letters of the name of an import or export.
+        tables: their number in the module.
         elements: initial elements of all tables together.
         segments: segments of elements, and elements that are expressions.
         data: segments of data.
@@ -105,8 +105,8 @@ class ModuleLimits:
         proposals: names of proposals that a module may use beyond those of all engines: ``"exceptions"``,
             ``"tail calls"``, ``"relaxed SIMD"``. An engine may still refuse one.
 
-    ``compile_seconds`` and ``compile_memory`` hold if the engine can serialise compiled code: a module that is not
-    small is then compiled in a separate process, and is refused with the reason for which that process ended.
+    ``compile_seconds`` and ``compile_memory`` apply if the engine can serialise compiled code. A module that is not
+    small is then compiled in a separate process; if that process fails, the module is refused with the reason.
 
     Raises: ValueError, for an unknown proposal.
     """
@@ -139,13 +139,13 @@ class ModuleLimits:
     proposals: frozenset[str] = field(default=frozenset())
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "proposals", frozenset(self.proposals))  # limits are a key
+        object.__setattr__(self, "proposals", frozenset(self.proposals))  # limits must be hashable
         if unknown := sorted(set(self.proposals) - PROPOSALS):
             raise ValueError(f"no proposal is called {unknown[0]!r}; known are {', '.join(sorted(PROPOSALS))}")
 
     @property
     def fingerprint(self) -> str:
-        """Text that differs if other modules pass or are changed otherwise: with other limits or other code of ours."""
+        """Text that changes with the limits, and with the code of ours that checks and changes modules."""
         values = (getattr(self, part.name) for part in fields(self) if part.name != "proposals")
         return f"{_revision()} {' '.join(map(str, values))} {' '.join(sorted(self.proposals))}"
 
@@ -175,7 +175,7 @@ def check_size(data: bytes, limits: ModuleLimits) -> None:
 
 
 def check_sections(bytecode: Binary, limits: ModuleLimits) -> None:
-    """Check all sections of a module but that of code. Takes microseconds.
+    """Check all sections of a module except the code. Takes microseconds.
 
     Raises: ModuleError.
     """
@@ -210,7 +210,7 @@ def check_sections(bytecode: Binary, limits: ModuleLimits) -> None:
 def check_code(bytecode: Binary, limits: ModuleLimits) -> Code | None:
     """Check the code of a module whose sections have been checked. Takes a millisecond for half a megabyte.
 
-    Returns: the figures of the code, ``None`` without code.
+    Returns: the figures of the code, or ``None`` if there is no code.
 
     Raises: ModuleError.
     """
@@ -271,9 +271,9 @@ def is_small(bytecode: Binary, code: Code | None) -> bool:
 
 
 def memory_beside_tables(bytecode: Binary, limit: int | None) -> int | None:
-    """Bytes that memory may have, if memory and tables together may have `limit`.
+    """Bytes that the memory may have, if memory and tables together may have `limit`.
 
-    Raises: ModuleError, if that is not enough.
+    Raises: ModuleError, if that is less than the memory's initial size.
     """
     if limit is None or not bytecode.tables:
         return limit
@@ -289,9 +289,9 @@ def memory_beside_tables(bytecode: Binary, limit: int | None) -> int | None:
 
 
 def bounded_tables(bytecode: Binary, code: Code | None) -> bytes:
-    """The module with a limit of `TABLE_GROWTH` on its tables; the module itself, if they do not grow.
+    """The module with its tables limited to grow by `TABLE_GROWTH`; the module itself, if they do not grow.
 
-    Sections after that of tables may move by a few bytes.
+    Sections after the tables may move by a few bytes.
     """
     reader = bytecode.section(TABLE)
     bounds = [_bound(*table) for table in bytecode.tables]
@@ -344,7 +344,7 @@ def _refused(proposal: str, at: int | None = None) -> ModuleError:
 
 
 def _each(bytecode: Binary, section: int) -> Iterator[tuple[int, Reader]]:
-    """A number and the reader for each entry of a section; the caller reads the entry to its end."""
+    """Yield an index and the reader for each entry of a section; the caller reads the entry to its end."""
     if reader := bytecode.section(section):
         for index in range(reader.leb()):
             yield index, reader
@@ -355,7 +355,7 @@ def _short(name: str) -> str:
 
 
 def _check_name(where: str, name: str, length: int, limits: ModuleLimits) -> None:
-    """Check a name: logs and terminals show names of imports and exports."""
+    """Check the name of an import or export, because logs and terminals show it."""
     _within(limits, "name", length, f"{where} has a name of {{}} letters")
     if printable(name) != name:
         raise ModuleError(f"{where} has control characters in its name, which no compiler of filters writes")
@@ -417,7 +417,7 @@ def _check_tables(bytecode: Binary, limits: ModuleLimits) -> None:
 
 
 def _check_elements(bytecode: Binary, limits: ModuleLimits) -> None:
-    """Count segments, elements that are expressions, and all elements."""
+    """Check the segments of elements, and the numbers of elements and of expressions in them."""
     expressions = elements = 0
     for _, reader in _each(bytecode, ELEMENT):
         flags = reader.leb()
@@ -486,7 +486,7 @@ def _global_types(bytecode: Binary, limits: ModuleLimits) -> list[str]:
 
 def _check_signature(where: str, signature: FunctionSignature | None) -> None:
     if signature is None:
-        return  # the type or function does not exist: the engine will say so
+        return  # the type or function does not exist, which the engine reports
     for what, types in zip(("parameter", "result"), signature, strict=True):
         for type in types:
             if type not in NUMBERS:

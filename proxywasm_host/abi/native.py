@@ -1,6 +1,6 @@
 """Loads the C extension, if it was built: the marshaller and the hostcalls that only touch the state of a stream.
 
-It is optional, and does the same as the Python code that it replaces. ``PROXYWASM_NATIVE=no`` turns it off.
+It is optional, and its results are those of the Python code that it replaces. ``PROXYWASM_NATIVE=no`` turns it off.
 """
 
 from __future__ import annotations

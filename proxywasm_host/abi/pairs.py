@@ -38,7 +38,7 @@ def _sizes(numbers: int) -> Struct:
 
 
 def encode(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Serialise header pairs; an empty list gives ``b""``."""
+    """Serialise header pairs; ``b""`` for an empty list."""
     flat = [part for pair in pairs for part in pair]
     if not flat:
         return b""
@@ -49,7 +49,7 @@ def encode(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def decode(data: bytes | memoryview) -> HeaderList:
-    """Read header pairs that a guest sent.
+    """Decode header pairs that a guest sent.
 
     Raises: MalformedPairs, if they exceed the limits, a NUL or a byte is missing, or bytes are left over.
     """

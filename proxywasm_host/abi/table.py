@@ -1,12 +1,12 @@
 """The ABI as data: one row for each hostcall and each callback, with the versions that have it.
 
 All code that needs the shape of a hostcall reads it here: linking, marshalling, tracing, capability restriction,
-``proxywasm inspect``, the tests and the reference in the docs. A row does not say what a hostcall does: see the handler
-of the same name in `proxywasm_host.abi.hostcalls`.
+``proxywasm inspect``, the tests and the reference in the docs. A row does not describe the effect of a hostcall: see
+the handler of the same name in `proxywasm_host.abi.hostcalls`.
 
-Rules: parameters are in the order of the WebAssembly signature, with results, because the ABI returns results through
+Parameters are in the order of the WebAssembly signature and include results, because the ABI returns results through
 pointers. A range of bytes is two i32 (address, size); a result of bytes is two i32 (where to write the address, where
-to write the size). A hostcall itself returns its status.
+to write the size). The result of the function itself is the status.
 
 Source: Proxy-Wasm specification 0.1.0, 0.2.0, 0.2.1; where its text is silent, Envoy's host (``exports.h``).
 """
@@ -49,15 +49,15 @@ __all__ = [
 V0_1_0, V0_2_0, V0_2_1, V0_2_100 = AbiVersion
 
 NAME: Final = 64 << 10
-"""Bytes of a name, a key or a path. A deadline does not end a hostcall, so limits on its inputs bound its cost."""
+"""Most bytes of a name, a key or a path. No deadline ends a hostcall, so limits on its inputs must bound its cost."""
 LINE: Final = 256 << 10
-"""Bytes that are logged at once."""
+"""Most bytes that are logged at once."""
 TEXT: Final = 4 << 20
-"""Bytes of a value in a map; the map may accept less."""
+"""Most bytes of a value in a map; the map may accept fewer."""
 DATA: Final = 16 << 20
-"""Bytes of a message, an argument, or a shared value."""
+"""Most bytes of a message, an argument, or a shared value."""
 BODY: Final = 64 << 20
-"""Bytes of a body, which is copied and not read."""
+"""Most bytes of a body, which is copied but not parsed."""
 
 
 class Kind(Enum):
@@ -101,11 +101,11 @@ RESULTS: Final = frozenset({Kind.U32_OUT, Kind.U64_OUT, Kind.BYTES_OUT, Kind.PAI
 class Param(NamedTuple):
     """One parameter of a hostcall.
 
-    `enum` limits a number: beyond it the hostcall answers BAD_ARGUMENT before it reads anything else.
-    `early`: the result's slot is set to 0, and so checked, before the hostcall acts.
+    `enum`: the values of a number. For a greater number the hostcall answers BAD_ARGUMENT before it reads any input.
+    `early`: the result's slot is set to 0, which checks its address, before the handler is called.
     `optional`: an address of 0 means that the guest does not want the result.
-    `most`: bytes that the guest may give, or 0 for no limit. More is refused with BAD_ARGUMENT; with `cut`, the first
-    `most` bytes are taken instead; pairs with more are malformed.
+    `most`: bytes that the guest may pass, or 0 for no limit. More are BAD_ARGUMENT; with `cut`, only the first `most`
+    bytes are read; longer pairs are malformed.
     """
 
     name: str
@@ -118,7 +118,7 @@ class Param(NamedTuple):
 
     @property
     def is_range(self) -> bool:
-        """Whether it is a range of bytes that the guest gives."""
+        """Whether it is a range of bytes that the guest passes."""
         return self.kind in (Kind.BYTES, Kind.PAIRS, Kind.IOVECS)
 
 
@@ -162,12 +162,12 @@ class Callback(NamedTuple):
 
     @property
     def key(self) -> str:
-        """`name` without ``proxy_``: how the host's code calls it."""
+        """`name` without ``proxy_``, as the host's code uses it."""
         return self.name.removeprefix("proxy_")
 
 
 def u32(name: str, enum: type[IntEnum] | None = None) -> Param:
-    """An unsigned number of 32 bits; with `enum`, traces show its name."""
+    """An unsigned number of 32 bits; with `enum`, traces show the name of the member."""
     return Param(name, Kind.U32, enum)
 
 
@@ -207,7 +207,7 @@ def body(name: str) -> Param:
 
 
 def pairs(name: str) -> Param:
-    """Header pairs that the guest gives in the serialised form of the ABI."""
+    """Header pairs that the guest passes, in the serialised form of the ABI."""
     return Param(name, Kind.PAIRS, most=MAX_SIZE)
 
 
@@ -353,7 +353,7 @@ HOSTCALLS: Final = (
     row("proxy_inject_encoded_data_to_filter_chain", body("data"), u32("end_stream"), since=V0_2_100),
     row("proxy_get_upstream_hosts", pairs_out("hosts"), since=V0_2_100),
     row("proxy_set_upstream_override_host", name("address"), since=V0_2_100),
-    # Imports of some compilers from the same module.
+    # Functions that some compilers import from the same module.
     row("emscripten_notify_memory_growth", u32("memory"), returns=None),
     row("pthread_equal", u32("left"), u32("right")),
 )

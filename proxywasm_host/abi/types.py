@@ -1,6 +1,6 @@
 """The numbers of the ABI, under the names of its specification and its SDKs.
 
-Source: Proxy-Wasm specification 0.2.1; members that its text does not have come from Envoy's host and from SDKs.
+Source: Proxy-Wasm specification 0.2.1; members that its text omits come from Envoy's host and from SDKs.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class StreamType(IntEnum):
 
 
 class PeerType(IntEnum):
-    """Who closed a connection."""
+    """The side that closed a connection."""
 
     UNKNOWN = 0
     LOCAL = 1
@@ -126,7 +126,7 @@ class MetricType(IntEnum):
 
 
 class Action(IntEnum):
-    """The results of stream callbacks in the specification; here those of callbacks on trailers and TCP data."""
+    """The results of stream callbacks in the specification; here those of callbacks on trailers, metadata and TCP."""
 
     CONTINUE = 0
     PAUSE = 1

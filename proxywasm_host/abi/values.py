@@ -1,4 +1,4 @@
-"""Property paths and property values, as a guest's memory holds them.
+"""Property paths and property values, in the form that they have in a guest's memory.
 
 Source: ``Context::getProperty`` and ``serializeValue`` in Envoy's ``context.cc``.
 """
@@ -27,12 +27,12 @@ __all__ = [
 PropertyValue = Union[
     None, bool, int, float, str, bytes, datetime, timedelta, "Mapping[str, PropertyValue]", "Sequence[PropertyValue]"
 ]
-"""The values of a property. ``None`` is Envoy's null message, which a guest sees as no bytes."""
+"""The types of a property's value. ``None`` is Envoy's null message, which a guest gets as no bytes."""
 
 MAX_SEGMENTS = 64
-"""Most segments of a path; a longer path names nothing, and must not become millions of strings."""
+"""Most segments of a path. A longer path names no property, and must not become millions of strings."""
 MAX_REMEMBERED = 64
-"""Most bytes of a path whose split form is cached for all guests, which mostly ask for the same."""
+"""Most bytes of a path whose segments are cached. All guests share the cache, because they mostly read the same."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 NO_PAIRS = bytes(4)
@@ -56,7 +56,7 @@ class UnencodableValue(ProxyWasmError, ValueError):
 
 
 class UnencodableType(UnencodableValue, TypeError):
-    """No value of that type has a form."""
+    """No value of that type has a form in the ABI."""
 
     code = "unencodable_type"
 
@@ -104,8 +104,8 @@ def encode_text(value: PropertyValue) -> bytes:
 def encode_value(value: PropertyValue) -> bytes:
     """The bytes of a property for a guest.
 
-    Numbers are 8 bytes, little-endian; a bool is one byte; a time is nanoseconds since 1970, a span nanoseconds; a
-    mapping is header pairs, a list header pairs with its elements as keys and empty values.
+    Numbers are 8 bytes, little-endian. A bool is one byte. A time is nanoseconds since 1970, a time span nanoseconds. A
+    mapping is header pairs; a list is header pairs with its elements as keys and empty values (``serializeValue``).
 
     Raises: UnencodableValue, for another type, a number of more than 64 bits, a time without a time zone, or text
     that is not Unicode.
@@ -145,13 +145,13 @@ def encode_value(value: PropertyValue) -> bytes:
 
 
 def check_properties(properties: object) -> None:
-    """Check the properties of an embedder, before a filter asks for them.
+    """Check the properties of an embedder, before a filter reads them.
 
-    Values of dicts and lists are checked now. Values of another mapping, which may compute them, are checked when a
+    Values in dicts and lists are checked now. Another mapping may compute its values, so these are checked when a
     filter reads them.
 
-    Raises: TypeError, if it is not a mapping of names to values, or a value has another type; UnencodableValue, for a
-        value without a form in the ABI, such as a number of more than 64 bits.
+    Raises: TypeError, if they are not a mapping of names to values, or a value is of another type; UnencodableValue,
+        for a value without a form in the ABI, such as a number of more than 64 bits.
     """
     if not isinstance(properties, Mapping):
         raise TypeError(f"properties are a mapping of dotted names to values, not {properties!r}")

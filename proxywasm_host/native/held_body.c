@@ -107,13 +107,13 @@ static void held_dealloc(HeldBody *self) {
 static PyMethodDef held_methods[] = {
     {"__bytes__", (PyCFunction)held_bytes, METH_NOARGS,
      "__bytes__($self, /)\n--\n\n"
-     "What is held now."},
+     "The current bytes."},
     {"append", (PyCFunction)held_append, METH_O,
      "append($self, data, /)\n--\n\n"
      "Add bytes at the end."},
     {"splice", (PyCFunction)held_splice_method, METH_VARARGS,
      "splice($self, start, length, data, /)\n--\n\n"
-     "Replace `length` bytes from `start` on, or fewer at the end, by `data`."},
+     "Replace `length` bytes from `start` on, or fewer at the end, with `data`."},
     {"part", (PyCFunction)held_part, METH_VARARGS,
      "part($self, start, length, /)\n--\n\n"
      "`length` bytes from `start` on, or fewer at the end."},

@@ -1,4 +1,4 @@
-"""The handlers of hostcalls: for each row of the table a function of the same name.
+"""The handlers of hostcalls: a function for each row of the table, with the same name.
 
 A handler is called as ``handler(vm, *inputs)``. It returns ``None`` for OK, the result or the tuple of results of its
 row, or a `Refusal` with the status and the reason. It never sees an address, an engine or the network.

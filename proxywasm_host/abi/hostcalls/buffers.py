@@ -28,10 +28,10 @@ OF_ROOT = frozenset(
 
 
 def content(vm: VmState, buffer: int) -> bytes | HeldBody | Refusal:
-    """The bytes of a buffer, or why it cannot be read.
+    """The bytes of a buffer, or the reason why it cannot be read (``getBuffer`` in ``context.cc``).
 
     The VM's configuration can always be read. The plugin's configuration and the bodies of replies belong to the root
-    context, everything else to the stream. A buffer is there only in its callback, or while the filter holds it.
+    context, everything else to the stream. They can be read only in their callbacks, or while the filter holds them.
     """
     found: bytes | HeldBody | None
     if buffer == BufferType.VM_CONFIGURATION:
@@ -41,7 +41,7 @@ def content(vm: VmState, buffer: int) -> bytes | HeldBody | Refusal:
     else:
         found = vm.context.buffers[buffer]
     if found is None:
-        if buffer in OF_STREAM and vm.profile.absent_buffer_is_empty:  # getBuffer in context.cc gives an empty buffer
+        if buffer in OF_STREAM and vm.profile.absent_buffer_is_empty:  # getBuffer in context.cc returns an empty buffer
             return b""
         return Refusal(Status.NOT_FOUND, "there is no {0} in this callback", words(buffer))
     return found
@@ -53,7 +53,7 @@ def words(buffer: int) -> str:
 
 
 def proxy_get_buffer_bytes(vm: VmState, buffer: int, start: int, length: int) -> bytes | Refusal:
-    """Up to `length` bytes from `start` on. At the end there are none, which is OK (``copyTo`` in ``context.cc``)."""
+    """Up to `length` bytes from `start` on; OK without bytes after the end (``copyTo`` in ``context.cc``)."""
     found = content(vm, buffer)
     if isinstance(found, Refusal):
         return found
@@ -61,7 +61,7 @@ def proxy_get_buffer_bytes(vm: VmState, buffer: int, start: int, length: int) ->
 
 
 def proxy_get_buffer_status(vm: VmState, buffer: int) -> tuple[int, int] | Refusal:
-    """The size of a buffer in bytes, and its flags, of which the ABI has none."""
+    """The size of a buffer in bytes, and its flags: always 0, because the ABI has none (as in Envoy's host)."""
     found = content(vm, buffer)
     if isinstance(found, Refusal):
         return found
@@ -71,7 +71,7 @@ def proxy_get_buffer_status(vm: VmState, buffer: int) -> tuple[int, int] | Refus
 def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, data: bytes) -> Refusal | None:
     """Replace part of a buffer.
 
-    The specification lets a guest replace any range. Envoy (``Buffer::copyFrom`` in ``context.cc``) knows three cases:
+    In the specification a guest may replace any range. Envoy (``Buffer::copyFrom`` in ``context.cc``) has three cases:
     `start` 0 replaces the first `length` bytes (`length` 0 prepends); a `start` at or after the end appends; any
     other `start` is BAD_ARGUMENT. The profile's flag ``splice_buffers`` decides.
     """
@@ -81,7 +81,7 @@ def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, da
     most = 0 if vm.context.buffers[buffer] is None else vm.context.writable_size(buffer)
     if not most:
         return misuse(vm, "the {0} cannot be changed", words(buffer))
-    if 0 < start < len(found) and not vm.profile.splice_buffers:  # Buffer::copyFrom in context.cc
+    if 0 < start < len(found) and not vm.profile.splice_buffers:
         return Refusal(
             Status.BAD_ARGUMENT,
             "start {0} is inside the {1} bytes: only the front (0), the end or the whole can be set",
@@ -101,6 +101,6 @@ def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, da
 
 
 def proxy_get_configuration(vm: VmState) -> bytes:
-    """ABI 0.1.0: the plugin's configuration in ``on_configure``, otherwise the VM's."""
+    """ABI 0.1.0: the plugin's configuration in ``on_configure``, else the VM's (as in Envoy's host)."""
     configuration = vm.context.root.buffers[BufferType.PLUGIN_CONFIGURATION]
     return vm.vm_configuration if configuration is None else bytes(configuration)

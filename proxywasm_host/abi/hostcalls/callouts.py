@@ -23,7 +23,7 @@ def text(name: bytes) -> str:
 
 
 def is_address(name: str) -> bool:
-    """Whether a name is a host, with a port or without."""
+    """Whether a name is a host, with or without a port."""
     found = ADDRESS.fullmatch(name)
     return found is not None and int(found["port"] or 1) in range(1, 1 << 16)
 
@@ -31,9 +31,9 @@ def is_address(name: str) -> bool:
 def proxy_http_call(
     vm: VmState, cluster: bytes, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
 ) -> int | Refusal:
-    """Send an HTTP request; ``on_http_call_response`` has the reply. Returns its token.
+    """Send an HTTP request; ``on_http_call_response`` gets the reply. Returns its token.
 
-    `timeout` is in milliseconds; 0 is none, below 0 is BAD_ARGUMENT. An unknown cluster and headers without
+    `timeout` is in milliseconds; 0 means none. A negative `timeout`, an unknown cluster, and headers without
     ``:method``, ``:path`` or ``:authority`` are BAD_ARGUMENT (``httpCall`` in ``context.cc``).
     """
     if timeout < 0:
@@ -66,7 +66,7 @@ def proxy_grpc_call(
     message: bytes,
     timeout: int,
 ) -> int | Refusal:
-    """Make a unary gRPC call; ``on_grpc_receive`` has the reply, ``on_grpc_close`` the error. Returns its token.
+    """Make a unary gRPC call; ``on_grpc_receive`` gets the reply, ``on_grpc_close`` an error. Returns its token.
 
     `cluster` is a cluster's name or a serialised ``GrpcService``; anything else is PARSE_FAILURE (``grpcCall`` in
     ``context.cc``). `timeout` is in milliseconds.
@@ -77,7 +77,7 @@ def proxy_grpc_call(
 def proxy_grpc_stream(
     vm: VmState, cluster: bytes, service: bytes, method: bytes, initial_metadata: HeaderList
 ) -> int | Refusal:
-    """Open a gRPC stream; `cluster` as for `proxy_grpc_call`. Returns its token."""
+    """Open a gRPC stream; `cluster` as for `proxy_grpc_call` (``grpcStream`` in ``context.cc``). Returns its token."""
     return vm.context.root.grpc_stream(cluster, service, method, initial_metadata)
 
 
@@ -87,12 +87,12 @@ def proxy_grpc_send(vm: VmState, token: int, message: bytes, end_stream: int) ->
 
 
 def proxy_grpc_close(vm: VmState, token: int) -> Refusal | None:
-    """Close the guest's side of a gRPC stream; replies still come. Cancels a unary call."""
+    """Close the guest's side of a gRPC stream; replies still arrive. Cancels a unary call (``grpcClose``)."""
     return vm.context.root.grpc_close(token)
 
 
 def proxy_grpc_cancel(vm: VmState, token: int) -> Refusal | None:
-    """Cancel a gRPC call or stream; no callback for it follows."""
+    """Cancel a gRPC call or stream; no callback for it follows (``grpcCancel`` in ``context.cc``)."""
     return vm.context.root.grpc_cancel(token)
 
 
@@ -108,9 +108,9 @@ def redis_cluster(vm: VmState, cluster: bytes) -> tuple[str, dict[str, str]] | R
 
 
 def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: bytes, timeout: int) -> Refusal | None:
-    """Higress: how to log in to the Redis of a cluster. `timeout` is in milliseconds.
+    """Set login and timeout of a cluster's Redis client (Higress's fork of ``context.cc``).
 
-    The options belong to the cluster, so calls may name it with or without them.
+    `timeout` is in milliseconds. The options belong to the cluster, so calls may name it with or without them.
     """
     found = redis_cluster(vm, cluster)
     if isinstance(found, Refusal):
@@ -120,7 +120,10 @@ def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: byt
 
 
 def proxy_redis_call(vm: VmState, cluster: bytes, query: bytes) -> int | Refusal:
-    """Higress: send a command, as RESP bytes; ``on_redis_call_response`` has the reply. Returns its token."""
+    """Send a Redis command, as RESP bytes (Higress's fork of ``context.cc``). Returns its token.
+
+    ``on_redis_call_response`` gets the reply. An unknown cluster is BAD_ARGUMENT.
+    """
     found = redis_cluster(vm, cluster)
     if isinstance(found, Refusal):
         return found

@@ -1,6 +1,8 @@
-"""Envoy's foreign functions ``expr_create``, ``expr_evaluate`` and ``expr_delete``: expressions in CEL on properties.
+"""Envoy's foreign functions ``expr_create``, ``expr_evaluate`` and ``expr_delete``: CEL expressions over properties.
 
-Source: ``foreign.cc`` of Envoy. Expressions belong to the plugin and end with its root context.
+Expressions belong to the plugin and end with its root context.
+
+Source: ``foreign.cc`` of Envoy.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from proxywasm_host.services.expressions import Expression
 __all__ = ["expr_create", "expr_delete", "expr_evaluate"]
 
 TOKEN = 4
-"""Bytes, little-endian."""
+"""Bytes of a token, which is little-endian."""
 BYTES_STAY = ("filter_state",)
 """Properties whose bytes stay bytes; those of others become text, as in Envoy's attributes."""
 
@@ -36,7 +38,7 @@ def expr_create(vm: VmState, arguments: bytes) -> bytes | Refusal:
 
 
 def expr_evaluate(vm: VmState, arguments: bytes) -> bytes | Refusal:
-    """Evaluate the expression of a token for the stream of this callback. Returns its value, encoded as a property."""
+    """Evaluate the expression with a token, for the current context. Returns its value, encoded as a property."""
     if len(arguments) != TOKEN:
         return Refusal(Status.BAD_ARGUMENT, "a token has 4 bytes, not {0}", len(arguments))
     expression = vm.context.root.expressions.get(int.from_bytes(arguments, "little"))
@@ -51,7 +53,7 @@ def expr_evaluate(vm: VmState, arguments: bytes) -> bytes | Refusal:
 
 
 def expr_delete(vm: VmState, arguments: bytes) -> bytes | Refusal:
-    """Forget the expression of a token, if there is one."""
+    """Delete the expression with a token; does nothing without one."""
     if len(arguments) != TOKEN:
         return Refusal(Status.BAD_ARGUMENT, "a token has 4 bytes, not {0}", len(arguments))
     vm.context.root.expressions.remove(int.from_bytes(arguments, "little"))
@@ -59,7 +61,7 @@ def expr_delete(vm: VmState, arguments: bytes) -> bytes | Refusal:
 
 
 def _asked_for(expression: Expression, context: Context) -> dict[str, Any]:
-    """The properties that an expression reads, without those that do not exist."""
+    """The existing properties among those that an expression reads."""
     found: dict[str, Any] = {}
     for path in expression.paths:  # shorter ones first
         into = found

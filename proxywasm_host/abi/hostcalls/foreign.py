@@ -19,11 +19,11 @@ from proxywasm_host.services import ForeignCallFailed
 MAX_DIGITS = 18
 HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 MAX_FIELDS = 64
-"""Most fields of a message that are read: two are used, but others may be between them."""
+"""Most fields of a message that are read. Two are used, but others may precede them."""
 
 
 def _clear_route_cache(vm: VmState, arguments: bytes) -> bytes:
-    """Envoy's: let the proxy choose the route again (``foreign.cc``)."""
+    """Envoy's: make the proxy choose the route again (``foreign.cc``)."""
     vm.context.clear_route_cache()
     return b""
 
@@ -34,12 +34,15 @@ def _log_level(vm: VmState, arguments: bytes) -> bytes:
 
 
 def _max_requests(vm: VmState, arguments: bytes) -> bytes:
-    """Higress's: how many requests its event loop takes at once. Without effect here: the embedder feeds requests."""
+    """Higress's: how many requests its event loop handles at once. No effect here: the embedder feeds requests."""
     return b""
 
 
 def _inject_on_headers(vm: VmState, arguments: bytes) -> bytes | Refusal:
-    """Higress's: send body data on from a callback on headers. Fields: 1 the data, 2 whether they end the stream."""
+    """Higress's: pass body data to the next filter from a callback on headers.
+
+    Fields: 1 the data, 2 whether they end the stream.
+    """
     try:
         found = dict(islice(fields(arguments), MAX_FIELDS))
     except (ValueError, IndexError):
@@ -53,7 +56,7 @@ def _inject_on_headers(vm: VmState, arguments: bytes) -> bytes | Refusal:
 def _declare_property(vm: VmState, arguments: bytes) -> bytes | Refusal:
     """Envoy's: declare a property before it is set (``foreign.cc``).
 
-    Fields: 1 the name, 2 whether it can be set once only. Type (3), schema (4) and span (5) have no meaning here.
+    Fields: 1 the name, 2 whether it can be set only once. Type (3), schema (4) and span (5) have no meaning here.
     """
     found = _message(arguments)
     if isinstance(found, Refusal):
@@ -89,8 +92,8 @@ def _text(value: int | bytes) -> str:
 def _resolve(vm: VmState, arguments: bytes) -> bytes | Refusal:
     """ngx_wasm_module's ``resolve_lua``: the address of a host as 4 or 16 bytes (``ngx_proxy_wasm_foreign_call.c``).
 
-    If it has to be looked for, the answer is empty; ``on_foreign_function`` of the calling context has the address
-    later. A filter may look for those hosts that it may call.
+    If the name must be looked up, the answer is empty, and ``on_foreign_function`` of the calling context gets the
+    address later. A filter may resolve only the hosts that it may call.
     """
     if not arguments:
         return misuse(vm, "cannot resolve, missing name")
@@ -107,7 +110,7 @@ def _resolve(vm: VmState, arguments: bytes) -> bytes | Refusal:
 
 
 def _message(arguments: bytes) -> dict[int, int | bytes] | Refusal:
-    """The first fields of a protobuf message; the last field with a number counts."""
+    """The first fields of a protobuf message, by number; of several with one number the last counts."""
     try:
         return dict(islice(fields(arguments), MAX_FIELDS))
     except (ValueError, IndexError):
@@ -157,8 +160,8 @@ FILTER_STATE: dict[str, Callable[[str], bool]] = {
     "envoy.upstream.dynamic_host": _any,
     "envoy.upstream.dynamic_port": _port,
 }
-"""Objects of filter state that Envoy 1.40 makes of text, with a check of the text. Here they are kept for the embedder
-(`HttpStream.filter_state`), which may act on them as Envoy does.
+"""Objects of filter state that Envoy 1.40 makes from text, each with a check of the text. Here they are kept for the
+embedder (`HttpStream.filter_state`), which may act on them as Envoy does.
 """
 
 
@@ -173,10 +176,10 @@ OF_HOST: dict[str, Callable[[VmState, bytes], bytes | Refusal]] = {
     "set_envoy_filter_state": _set_filter_state,
     "set_global_max_requests_per_io_cycle": _max_requests,
 }
-"""Functions that act on the context or ask the host: Envoy's and Higress's."""
+"""Envoy's and Higress's functions, which act on the context or query the host."""
 
 OF_WASMX: dict[str, Callable[[VmState, bytes], bytes | Refusal]] = {"resolve_lua": _resolve}
-"""ngx_wasm_module's, where the profile `resolves_names`."""
+"""ngx_wasm_module's functions, for a profile with `resolves_names`."""
 
 OF_OTHER_HOSTS: dict[str, str] = {
     **dict.fromkeys(
@@ -194,14 +197,14 @@ OF_OTHER_HOSTS: dict[str, str] = {
     "resolve_lua": "ngx_wasm_module: the profile wasmx has it",
 }
 PREFIXES_OF_OTHER_HOSTS: dict[str, str] = {"flex_": "MuleSoft's gateway", "bareproxy_": "BareProxy"}
-"""Foreign functions of other hosts, or beginnings of their names; here they have to be registered."""
+"""Other hosts' foreign functions, by the beginning of their names. Here an embedder must register them."""
 
 
 def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> bytes | Refusal:
     """Call a function by name: one of the host (`OF_HOST`), or one of ``Services.foreign_functions``.
 
     NOT_FOUND for an unknown name (``call_foreign_function`` in ``exports.cc``). If an embedder's function raises, the
-    guest gets INTERNAL_FAILURE and goes on.
+    guest gets INTERNAL_FAILURE and continues.
     """
     function = name.decode("utf-8", "replace")
     ours = OF_HOST.get(function) or (OF_WASMX.get(function) if vm.profile.resolves_names else None)
@@ -223,15 +226,15 @@ def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> b
 
 
 def proxy_inject_encoded_data_to_filter_chain(vm: VmState, data: bytes, end_stream: int) -> Refusal | None:
-    """Higress: send data of a response's body on to the filters behind this one; `end_stream` ends the body."""
+    """Pass response body data to the filters after this one; `end_stream` ends the body (Higress's ``exports.cc``)."""
     return vm.context.inject_response_body(data, bool(end_stream))
 
 
 def proxy_get_upstream_hosts(vm: VmState) -> HeaderList:
-    """Higress: the servers of the request's upstream, as pairs of address and state (JSON)."""
+    """The servers of the request's upstream, as pairs of address and state in JSON (Higress's ``exports.cc``)."""
     return [(address.encode(), text.encode()) for address, text in vm.services.upstream_hosts().items()]
 
 
 def proxy_set_upstream_override_host(vm: VmState, address: bytes) -> Refusal | None:
-    """Higress: send this request to a server of the upstream, by its address."""
+    """Send this request to one server of the upstream, by its address (Higress's ``exports.cc``)."""
     return vm.context.override_upstream_host(address)

@@ -1,13 +1,14 @@
 """Header maps.
 
-Rules, those of Envoy's header map (``header_map_impl.cc``) and ``context.cc``:
+Rules, from Envoy's header map (``header_map_impl.cc``) and ``context.cc``:
 
 * A name is compared and stored in lower case; ``host`` of a request is ``:authority``.
 * Pseudo headers come first. An added or replaced header goes to the end of its group.
 * Some headers occur only once (Envoy's inline headers, `INLINE`): an added value is joined with a comma.
-* Outside of its phase a map is absent. Reading all pairs of an absent map gives none; all else is refused.
-* A guest can add as much to a map as it could send at once (`pairs`); more is refused. Headers of the client and of
-  other filters do not count (`Context.map_limits`).
+* Outside of its phase a map is absent. Reading all pairs of an absent map returns none; anything else is refused.
+
+A rule of ours: a guest can add as much to a map as it could send at once (`pairs`); more is refused. Headers of the
+client and of other filters do not count (`Context.map_limits`).
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ def not_found(map: int, key: bytes) -> Refusal:
 
 
 def writable(vm: VmState, map: int) -> HeaderList | Refusal:
-    """A map that can be changed now, or why it cannot.
+    """A map that can be changed now, or the reason why it cannot (``getMap`` in ``context.cc``).
 
-    Trailers that a message does not have can be made in the body callback that ends the stream (specification, "HTTP
-    fields"; ``addDecodedTrailers`` in Envoy). Nothing can be changed in ``on_log``, nor in the reply to a callout.
+    A message without trailers can get some in the body callback that ends the stream (specification, "HTTP fields";
+    ``addDecodedTrailers`` in Envoy). ``on_log`` cannot change any map, and nothing can change a callout's reply.
     """
     context = vm.context
     if map < STREAM_MAPS and not context.read_only:
@@ -66,10 +67,10 @@ def writable(vm: VmState, map: int) -> HeaderList | Refusal:
 
 
 def proxy_get_header_map_value(vm: VmState, map: int, key: bytes) -> bytes | Refusal:
-    """The value of a header; of several with that name the first, as in Envoy.
+    """The value of a header: of several with that name, the first one, as in Envoy.
 
-    A header that is not there is NOT_FOUND; ABI 0.1.0 has OK and an empty value (``get_header_map_value`` in
-    ``exports.cc``). In ``on_log`` a map that is not there has no headers, and anywhere else it is BAD_ARGUMENT.
+    A missing header is NOT_FOUND; in ABI 0.1.0 it is OK with an empty value (``get_header_map_value`` in
+    ``exports.cc``). An absent map is BAD_ARGUMENT, except in ``on_log``, where it has no headers.
     """
     context = vm.context
     headers = readable(vm, map)
@@ -81,13 +82,13 @@ def proxy_get_header_map_value(vm: VmState, map: int, key: bytes) -> bytes | Ref
     for name, value in headers or ():
         if name == key:
             return value
-    if vm.version == AbiVersion.V0_1_0:  # get_header_map_value in exports.cc
+    if vm.version == AbiVersion.V0_1_0:
         return b""
     return not_found(map, key)
 
 
 def proxy_get_header_map_pairs(vm: VmState, map: int) -> HeaderList | Refusal:
-    """All headers of a map. Of a map that is not there Envoy returns none, and OK."""
+    """All headers of a map. For an absent map, Envoy answers OK without headers; see `absent_map_has_no_pairs`."""
     headers = readable(vm, map)
     if headers is None:
         if vm.profile.absent_map_has_no_pairs:  # getHeaderMapPairs in context.cc
@@ -112,7 +113,7 @@ FEW, SMALL = 64, 1024
 
 
 def overfull(vm: VmState, headers: HeaderList, map: int, size: int, joins: bool = False) -> Refusal | None:
-    """Why a header of so many bytes cannot be added to these, or joined to one of them; ``None`` if it can."""
+    """Why a header of `size` bytes cannot be added to a map, or joined to one in it; ``None`` if it can."""
     if len(headers) < FEW and size <= SMALL and not joins:
         return None
     max_headers, max_bytes = vm.context.map_limits(map)
@@ -132,7 +133,7 @@ def overfull(vm: VmState, headers: HeaderList, map: int, size: int, joins: bool 
 
 
 def proxy_add_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) -> Refusal | None:
-    """Add a header, or join its value to an inline header (see the module's rules)."""
+    """Add a header, or join its value to an inline header (see above; ``addCopy`` in ``header_map_impl.cc``)."""
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
@@ -152,7 +153,7 @@ def put(vm: VmState, headers: HeaderList, map: int, key: bytes, value: bytes) ->
 
 
 def proxy_replace_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) -> Refusal | None:
-    """Set the only value of a header; other values are removed."""
+    """Set the only value of a header; other values are removed (``setCopy`` in ``header_map_impl.cc``)."""
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
@@ -166,7 +167,7 @@ def proxy_replace_header_map_value(vm: VmState, map: int, key: bytes, value: byt
 
 
 def proxy_remove_header_map_value(vm: VmState, map: int, key: bytes) -> Refusal | None:
-    """Remove all headers with a name. Without any the answer is OK too."""
+    """Remove all headers with a name; OK even without any (``removeHeaderMapValue`` in ``context.cc``)."""
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
@@ -175,11 +176,11 @@ def proxy_remove_header_map_value(vm: VmState, map: int, key: bytes) -> Refusal 
 
 
 def proxy_set_header_map_pairs(vm: VmState, map: int, pairs: HeaderList) -> Refusal | None:
-    """Replace a whole map. Malformed pairs count as none, so they clear it, as in Envoy (`read_pairs`)."""
+    """Replace a whole map. Malformed pairs count as none, so they clear the map, as in Envoy (`read_pairs`)."""
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
-    headers.clear()  # setHeaderMapPairs in context.cc removes all headers first, whatever follows
+    headers.clear()  # setHeaderMapPairs in context.cc removes all headers first, even if the pairs are malformed
     for key, value in pairs:
         put(vm, headers, map, canonical(map, key), value)
     return None
@@ -220,7 +221,7 @@ def joined(headers: HeaderList, map: int) -> HeaderList:
 
 
 def append(headers: HeaderList, key: bytes, value: bytes) -> None:
-    """Put a header at the end of its group."""
+    """Add a header at the end of its group."""
     if key[:1] == b":":
         headers.insert(sum(name[:1] == b":" for name, _ in headers), (key, value))
     else:
@@ -228,7 +229,7 @@ def append(headers: HeaderList, key: bytes, value: bytes) -> None:
 
 
 def remove(headers: HeaderList, key: bytes) -> None:
-    """Take out every header of that name."""
+    """Remove every header with that name."""
     for name, _ in headers:
         if name == key:
             headers[:] = [pair for pair in headers if pair[0] != key]
@@ -236,7 +237,7 @@ def remove(headers: HeaderList, key: bytes) -> None:
 
 
 def replace(headers: HeaderList, key: bytes, value: bytes) -> None:
-    """Leave one header of that name, at the end of its group."""
+    """Set the only header with that name, at the end of its group."""
     remove(headers, key)
     append(headers, key, value)
 

@@ -1,7 +1,7 @@
-"""Metrics. The two lowest bits of an id are its kind, and ids count in steps of 4, as in Envoy.
+"""Metrics. The two lowest bits of an id are the kind, and ids of a kind count in steps of 4 (Envoy's ``wasm.h``).
 
-A metric that is defined again gets another id for the same metric. Filters that define theirs in each request must not
-make the host remember more and more ids, so after the first `MANY` of a kind it gets its old id.
+Each definition of a metric returns a new id for it. Some filters define their metrics in each request. Their ids must
+not accumulate, so after `MANY` ids of a kind a known metric gets its last id again.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from proxywasm_host.abi.types import MetricType, Status
 COUNTER, GAUGE = int(MetricType.COUNTER), int(MetricType.GAUGE)  # members of an enumeration are slow
 STEP = 4
 KIND = STEP - 1
-"""The bits of an id that are its kind."""
+"""The bits of an id that are the kind of its metric."""
 MANY = 1 << 16
 
 
 def proxy_define_metric(vm: VmState, type: int, name: bytes) -> int:
-    """Define a metric. Returns its id."""
+    """Define a metric. Returns its id (``defineMetric`` in ``context.cc``)."""
     names, ids = vm.metrics[type]
     text = name.decode("utf-8", "replace")
     if vm.profile.prefixed_metrics:
@@ -31,7 +31,7 @@ def proxy_define_metric(vm: VmState, type: int, name: bytes) -> int:
     else:
         text = names[known // STEP - 1]
     names.append(text)
-    id = ids[text] = STEP * len(names) + type  # the low bits of an id are the kind (Envoy's wasm.h)
+    id = ids[text] = STEP * len(names) + type
     return id
 
 
@@ -49,7 +49,10 @@ def unknown(metric: int) -> Refusal:
 
 
 def proxy_increment_metric(vm: VmState, metric: int, offset: int) -> Refusal | None:
-    """Add to a counter, which only grows, or to a gauge, which may shrink."""
+    """Add to a counter or a gauge. A counter only grows: another offset is BAD_ARGUMENT, as is a histogram.
+
+    Source: ``incrementMetric`` in ``context.cc``.
+    """
     kind = metric & KIND
     if vm.profile.prefixed_metrics and kind != COUNTER:
         return misuse(vm, "can only increment counters, and metric {0} is not one", metric)
@@ -57,7 +60,7 @@ def proxy_increment_metric(vm: VmState, metric: int, offset: int) -> Refusal | N
         return Refusal(
             Status.BAD_ARGUMENT, "metric {0} is a histogram: it cannot be incremented, only recorded", metric
         )
-    if kind == COUNTER and offset <= 0:  # incrementMetric in Envoy's context.cc
+    if kind == COUNTER and offset <= 0:
         return Refusal(Status.BAD_ARGUMENT, "counter {0} cannot shrink: {1} was added", metric, offset)
     name = find(vm, metric)
     if name is None:
@@ -67,13 +70,13 @@ def proxy_increment_metric(vm: VmState, metric: int, offset: int) -> Refusal | N
 
 
 def proxy_record_metric(vm: VmState, metric: int, value: int) -> Refusal | None:
-    """Set a gauge, add a value to a histogram, or, as in Envoy, add to a counter."""
+    """Set a gauge, add a value to a histogram, or, in Envoy, add to a counter (``recordMetric`` in ``context.cc``)."""
     kind, name = metric & KIND, find(vm, metric)
     if name is None:
         return unknown(metric)
     if kind != COUNTER:
         vm.services.metrics.record(kind, name, value)
-    elif vm.profile.counter_record_adds:  # recordMetric in Envoy's context.cc
+    elif vm.profile.counter_record_adds:
         vm.services.metrics.add(kind, name, value)
     else:
         return misuse(vm, "counter {0!r} can be incremented, but not set", name)
@@ -81,7 +84,7 @@ def proxy_record_metric(vm: VmState, metric: int, value: int) -> Refusal | None:
 
 
 def proxy_get_metric(vm: VmState, metric: int) -> int | Refusal:
-    """The value of a counter or gauge, as 64 bits."""
+    """The value of a counter or gauge, as 64 bits; a histogram is BAD_ARGUMENT (``getMetric`` in ``context.cc``)."""
     kind = metric & KIND
     if kind not in (COUNTER, GAUGE):
         return misuse(vm, "metric {0} is a histogram, which has no single value", metric)

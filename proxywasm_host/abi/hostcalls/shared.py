@@ -1,4 +1,4 @@
-"""Shared data and shared queues, with which VMs communicate."""
+"""Shared data and shared queues, through which VMs communicate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proxywasm_host.services import UnknownQueue, UnknownZone, ZoneFull
 
 
 def full(vm: VmState, error: ZoneFull) -> Refusal:
-    """A zone is full: as anything beyond a limit, or misuse. Raises: ZoneFull, RestrictedCall."""
+    """Raise `error`, which is answered like any exceeded limit; under `misuse_fails` raise RestrictedCall."""
     if not vm.profile.misuse_fails:
         raise error
     return misuse(vm, str(error))
@@ -25,7 +25,7 @@ def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusa
 
 
 def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Refusal | None:
-    """Set a key. With a `cas` other than 0 only if the value still has that number; otherwise CAS_MISMATCH."""
+    """Set a key. CAS_MISMATCH if `cas` is not 0, and the value has another number by now (``shared_data.cc``)."""
     data = vm.services.shared_data
     try:
         taken = cas == 0 and vm.profile.cas_zero_is_absent and data.get(vm.vm_id, key) is not None
@@ -39,7 +39,10 @@ def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Re
 
 
 def proxy_register_shared_queue(vm: VmState, name: bytes) -> int | Refusal:
-    """Make or find a queue of the guest's vm_id, and call ``on_queue_ready`` for its messages. Returns its token."""
+    """Register a queue of the guest's vm_id, and call ``on_queue_ready`` for its messages. Returns its token.
+
+    A queue that exists keeps its token and notifies this plugin from now on (``shared_queue.cc``).
+    """
     try:
         return vm.context.root.register_queue(name)
     except UnknownZone as error:
@@ -47,14 +50,14 @@ def proxy_register_shared_queue(vm: VmState, name: bytes) -> int | Refusal:
 
 
 def proxy_resolve_shared_queue(vm: VmState, vm_id: bytes, name: bytes) -> int | Refusal:
-    """The token of a queue that another VM has registered. An empty `vm_id` is the guest's own."""
-    owner = vm_id.decode("utf-8", "surrogateescape") or vm.vm_id  # lookupSharedQueue in context.cc
+    """The token of a registered queue. An empty `vm_id` is the guest's (``lookupSharedQueue`` in ``context.cc``)."""
+    owner = vm_id.decode("utf-8", "surrogateescape") or vm.vm_id
     token = vm.services.shared_queues.resolve(owner, name)
     return token or Refusal(Status.NOT_FOUND, "no queue {0!r} was registered for vm_id {1!r}", name, owner)
 
 
 def proxy_dequeue_shared_queue(vm: VmState, token: int) -> bytes | Refusal:
-    """Take the oldest message: EMPTY if there is none, NOT_FOUND for an unknown token (``shared_queue.cc``)."""
+    """Remove the oldest message: EMPTY without one, NOT_FOUND for an unknown token (``shared_queue.cc``)."""
     try:
         message = vm.services.shared_queues.dequeue(token)
     except UnknownQueue as error:
@@ -63,7 +66,7 @@ def proxy_dequeue_shared_queue(vm: VmState, token: int) -> bytes | Refusal:
 
 
 def proxy_enqueue_shared_queue(vm: VmState, token: int, data: bytes) -> Refusal | None:
-    """Append a message, and notify the plugin that registered the queue."""
+    """Append a message, and notify the plugin that registered the queue (``shared_queue.cc``)."""
     try:
         vm.services.shared_queues.enqueue(token, data)
     except UnknownQueue as error:

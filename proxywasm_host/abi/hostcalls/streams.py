@@ -14,9 +14,9 @@ LAST_STATUS = 999
 def proxy_send_local_response(
     vm: VmState, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int
 ) -> Refusal | None:
-    """Answer the client instead of going on. Always OK (``sendLocalResponse`` in ``context.cc``).
+    """Answer the client instead of continuing. Always OK (``sendLocalResponse`` in ``context.cc``).
 
-    The response goes out when the guest has returned. A gRPC status outside of 0 to 16 means none: SDKs send -1.
+    The response is sent after the guest returns. A gRPC status outside of 0 to 16 means none: SDKs send -1.
     """
     if vm.profile.local_response_line:
         if not 100 <= status <= LAST_STATUS:
@@ -29,12 +29,15 @@ def proxy_send_local_response(
 
 
 def proxy_continue_stream(vm: VmState, stream: int) -> Refusal | None:
-    """Resume a direction of the stream when the guest has returned (``continueStream`` in ``context.cc``)."""
+    """Resume a direction of the stream after the guest returns (``continueStream`` in ``context.cc``)."""
     return vm.context.continue_stream(stream)
 
 
 def proxy_close_stream(vm: VmState, stream: int) -> Refusal | None:
-    """Reset an HTTP stream, or close a side of a TCP connection, when the guest has returned."""
+    """Reset an HTTP stream, or close a side of a TCP connection, after the guest returns.
+
+    Source: ``closeStream`` in ``context.cc``.
+    """
     return vm.context.close_stream(stream)
 
 
@@ -49,13 +52,16 @@ def proxy_continue_response(vm: VmState) -> Refusal | None:
 
 
 def proxy_clear_route_cache(vm: VmState) -> Refusal | None:
-    """ABI 0.1.0: let the proxy choose the route again. Later versions have a foreign function for it."""
+    """ABI 0.1.0: make the proxy choose the route again. Later versions have a foreign function (``foreign.cc``)."""
     vm.context.clear_route_cache()
     return None
 
 
 def proxy_set_effective_context(vm: VmState, context: int) -> Refusal | None:
-    """Act for another context until the callback returns; one that has ended is BAD_ARGUMENT."""
+    """Act for another context until the callback returns (``set_effective_context`` in ``exports.cc``).
+
+    BAD_ARGUMENT for a context that has ended.
+    """
     found = vm.contexts.get(context)
     if found is None:
         return Refusal(Status.BAD_ARGUMENT, "no context has the id {0}: it has ended, or never existed", context)

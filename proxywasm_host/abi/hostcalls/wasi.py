@@ -1,6 +1,6 @@
-"""WASI preview 1, as far as a filter needs it: there are no files, no sockets and no waiting.
+"""The part of WASI preview 1 that a filter needs: no files, no sockets and no waiting.
 
-Standard output goes to the log at info, standard error at error, in whole lines.
+Standard output is logged at info, standard error at error, in whole lines.
 
 Source: ``exports.cc`` of Envoy's host.
 """
@@ -13,7 +13,7 @@ from proxywasm_host.abi.types import LogLevel, WasiErrno
 
 STANDARD_STREAMS = {1: LogLevel.INFO, 2: LogLevel.ERROR}
 RANDOM_LIMIT = 64 * 1024
-"""Bytes of one ``random_get`` (``limits.h`` of Envoy's host)."""
+"""Most bytes of one ``random_get`` (``limits.h`` of Envoy's host)."""
 FDSTAT_WRITABLE = bytes(8) + (64).to_bytes(8, "little") + bytes(8)
 """A file that can only be written."""
 REALTIME, MONOTONIC = 0, 1
@@ -25,7 +25,7 @@ def bad_fd(fd: int) -> Refusal:
 
 
 def fd_write(vm: VmState, fd: int, data: bytes) -> int | Refusal:
-    """Log what a guest writes to standard output or standard error. Returns how many bytes were taken."""
+    """Log the guest's standard output or standard error. Returns the number of bytes."""
     level = STANDARD_STREAMS.get(fd)
     if level is None:
         return bad_fd(fd)
@@ -45,17 +45,17 @@ def fd_seek(vm: VmState, fd: int, offset: int, whence: int, new_offset: int) -> 
 
 
 def fd_close(vm: VmState, fd: int) -> Refusal | None:
-    """OK without effect, as in Envoy's host: runtimes close what they never opened."""
+    """OK without effect, as in Envoy's host: runtimes close files that they never opened."""
     return None
 
 
 def fd_fdstat_get(vm: VmState, fd: int) -> bytes | Refusal:
-    """The rights on a standard stream: to write to it."""
+    """The rights on a standard stream: only to write."""
     return FDSTAT_WRITABLE if fd in STANDARD_STREAMS else bad_fd(fd)
 
 
 def fd_tell(vm: VmState, fd: int) -> int | Refusal:
-    """A standard stream has no positions: always 0."""
+    """Always 0: a standard stream has no positions."""
     return 0 if fd in STANDARD_STREAMS else bad_fd(fd)
 
 
@@ -75,12 +75,12 @@ def fd_readdir(vm: VmState, fd: int, buffer: int, buffer_length: int, cookie: in
 
 
 def fd_advise(vm: VmState, fd: int, offset: int, length: int, advice: int) -> Refusal | None:
-    """OK without effect: advice may be ignored."""
+    """OK without effect: a host may ignore advice."""
     return None
 
 
 def poll_oneoff(vm: VmState, subscriptions: int, events: int, count: int) -> int:
-    """Answers at once, without an event: a guest that sleeps goes on without having slept."""
+    """Answer at once, without an event, as in Envoy's host: a guest that sleeps continues immediately."""
     return 0
 
 
@@ -90,23 +90,23 @@ def sched_yield(vm: VmState) -> Refusal | None:
 
 
 def proc_exit(vm: VmState, code: int) -> Refusal | None:
-    """Returns, as in Envoy's host; the next instruction of the guest is ``unreachable``, which is a trap."""
+    """Return, as in Envoy's host; the guest's next instruction is usually ``unreachable``, which traps."""
     return None
 
 
 def environ_get(vm: VmState) -> list[bytes]:
-    """The environment that the embedder gave the VM, as ``KEY=value``."""
+    """The VM's environment, as ``KEY=value``."""
     return [f"{key}={value}\0".encode("utf-8", "surrogateescape") for key, value in vm.environment.items()]
 
 
 def environ_sizes_get(vm: VmState) -> tuple[int, int]:
-    """How many variables `environ_get` returns, and their bytes together."""
+    """The number of variables that `environ_get` returns, and the sum of their bytes."""
     variables = environ_get(vm)
     return len(variables), sum(map(len, variables))
 
 
 def args_get(vm: VmState) -> list[bytes]:
-    """A filter has no arguments."""
+    """An empty list: a filter has no arguments."""
     return []
 
 
@@ -125,7 +125,7 @@ def clock_time_get(vm: VmState, clock: int, precision: int) -> int | Refusal:
 
 
 def clock_res_get(vm: VmState, clock: int) -> int | Refusal:
-    """Both clocks count in nanoseconds."""
+    """Always 1: both clocks count nanoseconds."""
     if clock in (REALTIME, MONOTONIC):
         return 1
     return Refusal(WasiErrno.NOTSUP, "clock {0}: there is only the real-time and the monotonic clock", clock)
