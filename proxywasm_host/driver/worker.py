@@ -175,7 +175,7 @@ class Worker:
             try:
                 await self._load(self._refresher.pinned)
             except Exception:
-                self._logger.exception("%s, but no new VM can be loaded: the old one goes on", why)
+                self._logger.exception("%s, but no new VM can be loaded: the old one continues", why)
                 wait = LATER
             else:
                 self._logger.info("%s: filters have new VMs, and current requests end on the old ones", why)

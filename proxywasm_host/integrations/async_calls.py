@@ -1,4 +1,4 @@
-"""Carries a request that a program makes in an event loop through filters, to the library that sends it."""
+"""Carries a program's request through filters, in an event loop, to the library that sends it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["AsyncCall"]
 
 
 class AsyncCall(AsyncPump[Exchange]):
-    """A request in progress. A task carries it, and gives the program one part at a time. Args: as `Call`."""
+    """A request in progress. A task carries it, and passes the program one part at a time. Args: as `Call`."""
 
     def __init__(self, driver: AsyncDriver, stream: HttpStream, ask: AsyncAsk, *, fix_content_length: bool) -> None:
         super().__init__(driver, Exchange(driver, stream, fix_content_length=fix_content_length))
@@ -30,7 +30,7 @@ class AsyncCall(AsyncPump[Exchange]):
         self._out, self._parts = anyio.create_memory_object_stream[ToClient](0)
 
     async def start(self, request: Outgoing, body: AsyncIterable[bytes] | None) -> ResponseHead:
-        """Make the request: the head of the response. Raises what `ask` raises; StreamReset."""
+        """Make the request, and return the head of the response. Raises: the errors of `ask`, and StreamReset."""
         self._request = request
         if body is not None:
             self._body, self._left = aiter(body), request.length
@@ -45,13 +45,13 @@ class AsyncCall(AsyncPump[Exchange]):
             raise
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """The parts of the response. Raises as `start`."""
+        """Yield the parts of the response. Raises: as `start`."""
         while (part := await self._next()) is not None:
             if isinstance(part, ResponseBody) and part.data:
                 yield part.data
 
     async def aclose(self) -> None:
-        """Break off the request, because the program wants no more."""
+        """Break off the request, because the program needs no more of the response."""
         self._scope.cancel()
         self._parts.close()
         with anyio.CancelScope(shield=True):
@@ -79,7 +79,7 @@ class AsyncCall(AsyncPump[Exchange]):
     # -- The program's side --------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Give the request's head to the filters."""
+        """Feed the request's head."""
         request = self._request
         ends = self._body is None or self._left == 0
         self.exchange.begin(request.method, request.target, request.scheme, request.shown(), ends)
@@ -95,13 +95,13 @@ class AsyncCall(AsyncPump[Exchange]):
         return b""
 
     def feed(self, part: bytes) -> None:
-        """Give a part of the program's body to the exchange."""
+        """Feed a part of the program's body."""
         if self._left is not None:
             self._left -= len(part)
         self.exchange.request_body(part, not part or self._left == 0)
 
     async def write(self, part: ToClient) -> None:
-        """Give the program a part, when it wants it."""
+        """Pass a part to the program, once it asks for one."""
         try:
             await self._out.send(part)
         except anyio.BrokenResourceError:
@@ -129,7 +129,7 @@ class AsyncCall(AsyncPump[Exchange]):
                 await answer.close()
 
     async def _request_parts(self) -> AsyncIterator[bytes]:
-        """The body for upstream. It breaks off when the program has been answered otherwise."""
+        """Yield the parts of the body for upstream, until the program has been answered otherwise."""
         exchange = self.exchange
         while not exchange.over:
             if exchange.to_upstream:

@@ -1,4 +1,4 @@
-"""Carries a request that a program makes in a thread through filters, to the library that sends it."""
+"""Carries a program's request through filters, in a thread, to the library that sends it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Call(ThreadPump):
     """A request in progress.
 
     Args:
-        driver: of the stream.
-        stream: through the filters.
+        driver: performs the stream's effects.
+        stream: the request's stream through the filters.
         ask: sends the request. Its exceptions reach the program.
         fix_content_length: as `Exchange`.
     """
@@ -28,7 +28,10 @@ class Call(ThreadPump):
         self._ask = ask
 
     def run(self, request: Outgoing, body: Iterable[bytes] | None) -> tuple[ResponseHead, Generator[bytes, None, None]]:
-        """Make the request: the head of the response, and its parts. Raises what `ask` raises; StreamReset."""
+        """Make the request, and return the head and the parts of the response.
+
+        Raises: the errors of `ask`, and StreamReset.
+        """
         self._request = request
         self._body = iter(() if body is None else body)
         self._left = None if body is None else request.length
@@ -39,12 +42,12 @@ class Call(ThreadPump):
         return head, (part for part in sent if isinstance(part, bytes))
 
     def begin(self) -> None:
-        """Give the request's head to the filters."""
+        """Feed the request's head."""
         request = self._request
         self.feed(self.exchange.begin, request.method, request.target, request.scheme, request.shown(), self._ends)
 
     def read(self) -> None:
-        """Take the next part of the program's body."""
+        """Feed the next part of the program's body."""
         part = next(self._body, None)
         if part is not None and self._left is not None:
             self._left -= len(part)

@@ -35,33 +35,33 @@ Properties = Union[Mapping[str, PropertyValue], Callable[[Any], Mapping[str, Pro
 
 
 class Carrier:
-    """Base of all of them.
+    """Base of all carriers in programs.
 
     Args:
         app: the application behind the filters, or the object that sends a program's calls.
         filters: the chain, in the order of the request: paths, modules, or `Filter`s with their configuration.
-        clusters: where callouts go, by name: `Clusters`, or a mapping of names to URLs.
+        clusters: the servers of callouts, by name: `Clusters`, or a mapping of names to URLs.
         properties: properties of all streams, or a function that makes a request's properties from its scope (or
             environ).
         buffer_limit: bytes of a body that filters may hold back.
-        header_limits: how many headers a client or the application may send, and of what size; more is answered 431 or
-            502, and no filter sees it. ``None`` for no limit.
-        stream_idle_timeout: seconds without any progress (nothing received from the client or the application, nothing
-            come out of the filters) after which a request is answered 408 or 504, or its response broken off. ``None``
+        header_limits: number and size of the headers that a client or the application may send. Beyond them, a message
+            is answered 431 or 502, and no filter sees it. ``None`` for no limit.
+        stream_idle_timeout: seconds without progress (nothing received from the client or the application, nothing
+            out of the filters) after which a request is answered 408 or 504, or its response broken off. ``None``
             for no limit.
-        fix_content_length: correct, or leave out, a ``content-length`` that filters may have made wrong.
+        fix_content_length: correct or remove a ``content-length`` that filters may have invalidated.
         clients: functions that make callouts, by the effect's type; see `AsyncDriver` and `ThreadDriver`.
         limits: memory and deadline of each guest; ``Limits()`` for none.
         record: which requests to record, and where: ``Record("recordings", sample=100)``; ``None`` for none.
-        recycle: when filters get new VMs: ``Recycle(memory=64 << 20)``; requests under way end on the old ones.
+        recycle: when filters get new VMs: ``Recycle(memory=64 << 20)``; requests in progress end on the old ones.
             ``None``: only when a guest fails.
         shared: which processes share data, queues and metrics of filters: ``"memory"``, ``"processes"`` or
             ``"redis://…"``; see `proxywasm_host.services.shared`. It replaces those of `services`.
         fetcher: fetches modules that are named by URL, and looks for newer ones.
-        on_failure: called for each failure of a guest, with the plugin and its `Failure`. The log has its report too.
+        on_failure: called for each failure of a guest, with the plugin and its `Failure`. The log reports it too.
         services, engine, profile, listener: of the hosts that the carrier makes. All hosts share the services.
 
-    Raises: TypeError or ValueError, with what to write instead.
+    Raises: TypeError or ValueError, whose message says what to write instead.
     """
 
     logger: ClassVar[logging.Logger]
@@ -69,7 +69,7 @@ class Carrier:
         callable,
         "an application, which comes first: ProxyWasmMiddleware(app, ['auth.wasm'])",
     )
-    """Tells whether `app` is of the right kind, and describes that kind for errors."""
+    """A check of `app`, and the description of a valid one for errors."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Carrier:
         return self._metrics
 
     def _set_up(self) -> None:
-        """Add the properties and state of the kind of middleware."""
+        """Add the state of this kind of carrier."""
         raise NotImplementedError
 
     def status(self) -> list[FilterStatus]:
@@ -163,31 +163,31 @@ class Carrier:
         return [FilterStatus(each.plugin_name, "loading") for each in filter_list.chain(self.filters)]
 
     def _filter_healths(self) -> list[FilterHealth]:
-        """Of all plugins that new requests get."""
+        """The health of all plugins that new requests get."""
         raise NotImplementedError
 
 
 def check(name: str, value: object, right: bool, wanted: str) -> None:
-    """Raises: TypeError, unless it is right."""
+    """Raise TypeError unless the value is right."""
     if not right:
         raise TypeError(f"{name} is {wanted}; not {value!r}")
 
 
 def is_number(value: object, *kinds: type) -> bool:
-    """Whether it is one of these kinds of numbers, and not negative."""
+    """Whether a value is a number of one of these types, and not negative."""
     return isinstance(value, kinds) and not isinstance(value, bool) and value >= 0  # type: ignore[operator]
 
 
 def with_clusters(services: Services, clusters: Mapping[str, Cluster | str] | None) -> Services:
     """The services, with these clusters.
 
-    Raises: TypeError; ValueError, for an invalid URL, or for clusters that the services know and these do not.
+    Raises: TypeError; ValueError, for an invalid URL, or for clusters of the services that are missing here.
     """
     known = services.clusters
     if clusters is None:
         return (
             replace(services, clusters=Clusters()) if known == frozenset() else services
-        )  # which tells what is missing
+        )  # which reports a missing cluster
     right = isinstance(clusters, Mapping)
     check("clusters", clusters, right, "a mapping of names to URLs: {'idp': 'https://idp.example'}")
     clusters = clusters if isinstance(clusters, Clusters) else Clusters(clusters)
@@ -195,6 +195,6 @@ def with_clusters(services: Services, clusters: Mapping[str, Cluster | str] | No
     if unknown:
         raise ValueError(
             f"Services(clusters=…) has {', '.join(map(repr, unknown))}, for which clusters= has no URL: "
-            "say all clusters in one place, clusters={name: URL}"
+            "give all clusters in one place, clusters={name: URL}"
         )
     return replace(services, clusters=clusters)

@@ -1,6 +1,6 @@
 """One request and its response, between an `HttpStream` and a carrier of bytes. No I/O happens here.
 
-A carrier feeds each part that came. Parts to send wait in two queues, and some properties say what to do next:
+A carrier feeds each part that arrives. Two queues hold the parts to send, and properties say what to do next:
 
     exchange = Exchange(driver, driver.host.http_stream(plugins))
     exchange.begin(b"GET", b"/", b"http", [(b"host", b"example.com")], end_stream=True)
@@ -10,32 +10,31 @@ A carrier feeds each part that came. Parts to send wait in two queues, and some 
     exchange.to_client      # deque([ResponseHead(200, …), ResponseBody(b"Hello.", True)])
     exchange.close()
 
-The exchange is in one of these states (`State`), by what the client has got. The state decides what an event does:
+The state (`State`) of an exchange is how much of the response the client has got. It decides what an event does:
 
     ==========  ====================  ============  ================  ============================  ============
-    state       head comes out        end comes     broken off        cannot be sent                client goes
+    state       head comes out        end comes     broken off        cannot be sent                client gone
     ==========  ====================  ============  ================  ============================  ============
-    WAITING     BEGUN, or ANSWERED    –             answered 503      answered 503 (400, if it was  GONE
-                if nothing follows                                    the client that made it so)
+    WAITING     BEGUN, or ANSWERED    –             answered 503      answered 503 (400 if it came  GONE
+                if nothing follows                                    from the client like this)
     BEGUN       –                     ANSWERED      CUT               –                             GONE
     ANSWERED    dropped               dropped       nothing           –                             GONE
     CUT, GONE   dropped               dropped       nothing           –                             –
     ==========  ====================  ============  ================  ============================  ============
 
-A head that is still in the queue was not sent: if the response is broken off then, an answer takes its place.
+A head that is still in the queue has not been sent: if the response is broken off then, an answer replaces it.
 
 Rules, with their sources:
 
-* A message that can be understood in two ways is refused before a filter sees it (`headers`; RFC 9112). If a filter
-  makes a head that HTTP has no form for, the client gets 503 (`heads`). A wrong ``content-length`` is corrected
-  (`framing`).
-* A response to HEAD, 204 and 304 end with their heads, whatever follows (RFC 9112, section 6.3).
-* Heads of 1xx go past the filters, as Envoy's ``encode1xxHeaders`` does for filters of Proxy-Wasm.
-* A response that comes out before upstream's went in is a local one; from then on upstream is ignored (`over`).
-* An upstream that goes away before its response is answered 502 through the filters, later the response is cut, as by
-  Envoy's router (``UpstreamRequest::onResetStream``).
+* An ambiguous message is refused before a filter sees it (`headers`; RFC 9112). If a filter makes a head that HTTP
+  cannot express, the client gets 503 (`heads`). A wrong ``content-length`` is corrected (`framing`).
+* A response to HEAD, or with status 204 or 304, ends with its head, whatever follows (RFC 9112, section 6.3).
+* Heads with status 1xx bypass the filters, as with ``encode1xxHeaders`` of Envoy's Proxy-Wasm filter.
+* A response that comes out before upstream's went in is local; from then on upstream is ignored (`over`).
+* If upstream disconnects before its response begins, the client gets 502 through the filters. Later, the response is
+  cut, as by Envoy's router (``UpstreamRequest::onResetStream``).
 * A carrier reads no more than one part ahead, and nothing while filters hold more than their limit (`wants_request`,
-  `wants_response`): so a slow side slows down the other.
+  `wants_response`), so a slow side slows down the other.
 """
 
 from __future__ import annotations
@@ -89,17 +88,17 @@ class Exchange(ExchangeBase):
 
     Args:
         driver: performs effects; the stream is attached to it until `close`.
-        stream: of the request, and not fed by others.
-        fix_content_length: correct, or leave out, a ``content-length`` that filters may have made wrong.
-        http_1_0: the client can tell the end of a body by its length only.
-        wake: called when something has changed by another event than those below: the reply to a callout, a tick, a
-            time-out, another stream's event. It takes note and returns; it feeds nothing.
-        log: a logger, told of messages that cannot be sent.
+        stream: the request's stream; only the exchange feeds it.
+        fix_content_length: correct or remove a ``content-length`` that filters may have invalidated.
+        http_1_0: the client can find the end of a body only by its length.
+        wake: called when an event from elsewhere (a callout's reply, a tick, a time-out, another stream's event) has
+            changed the exchange. It must return at once, and must not feed anything.
+        log: logger for messages that cannot be sent.
     """
 
     _answered_here = False
 
-    # -- What came from the client -------------------------------------------------------------------------------
+    # -- From the client -----------------------------------------------------------------------------------------
 
     def _begin_closely(
         self,
@@ -124,28 +123,28 @@ class Exchange(ExchangeBase):
         self._feed(self.stream.request_headers(shown, end_stream, owned=True))
 
     def request_trailers(self, trailers: HeaderList) -> None:
-        """The request's trailers, which end it."""
+        """Feed the request's trailers, which end it."""
         if not self._request_ended:
             self._request_ended = True
             self._feed(self.stream.request_trailers(trailers))
 
     def request_cut(self) -> None:
-        """The request ended before its length: the client gets 400, or a response that is cut, so that nobody takes the
-        request for whole."""
+        """Handle a request that ended before its length: the client gets 400, or its response is cut, so that nobody
+        takes the request for complete."""
         self._feed(self.stream.close(CLIENT_GONE))
         self._break_off(400)
 
     def client_gone(self) -> None:
-        """The client takes nothing more."""
+        """Handle a client that disconnected: nothing more is sent to it."""
         self.to_client.clear()
         if self.state is not State.GONE:
             self.state = State.GONE
             self._feed(self.stream.close(CLIENT_GONE))
 
-    # -- What came from upstream ---------------------------------------------------------------------------------
+    # -- From upstream -------------------------------------------------------------------------------------------
 
     def informational(self, status: int, headers: HeaderList) -> None:
-        """A head of 1xx, before the response's."""
+        """Pass on a head with status 1xx, before the response's."""
         if self.state is State.WAITING and not self.over:
             self.to_client.append(Informational(status, trailers_for_wire(headers)))
 
@@ -160,14 +159,14 @@ class Exchange(ExchangeBase):
         self._feed(self.stream.response_headers(shown, end_stream, owned=True))
 
     def response_trailers(self, trailers: HeaderList) -> None:
-        """The response's trailers, which end it."""
+        """Feed the response's trailers, which end it."""
         if not (self._response_ended or self.over):
             self._response_ended = True
             self._feed(self.stream.response_trailers(trailers))
 
     def upstream_gone(self, status: int = 502, body: bytes = b"", details: str | None = None) -> None:
-        """Upstream sends nothing more, though its response has not ended: the client gets this status, or a cut
-        response.
+        """Handle an upstream that disconnected before its response ended: the client gets this status, or its response
+        is cut.
 
         `details` are Envoy's response code details.
         """
@@ -186,7 +185,7 @@ class Exchange(ExchangeBase):
 
     @property
     def local(self) -> bool:
-        """Whether the response is not upstream's: a filter, the host or the exchange made it."""
+        """Whether a filter, the host or the exchange made the response, not upstream."""
         return self._answered_here or self.stream.local is not None
 
     @property
@@ -196,7 +195,7 @@ class Exchange(ExchangeBase):
 
     @property
     def wants_request(self) -> bool:
-        """Whether the next part of the request's body is to be read."""
+        """Whether to read the next part of the request's body."""
         return not (self._request_ended or self.to_upstream or self.stream.request_full or self.over)
 
     @property
@@ -208,32 +207,32 @@ class Exchange(ExchangeBase):
 
     @property
     def wants_response(self) -> bool:
-        """Whether the next part of the response is to be read."""
+        """Whether to read the next part of the response."""
         return not (self._response_ended or self.stream.response_full or self.over)
 
     @property
     def request_held(self) -> bool:
-        """Whether a filter holds the request, so that a reply, a tick or another stream may have to release it."""
+        """Whether a filter holds the request, so that it may need a reply, a tick or another stream to release it."""
         return bool(self.stream._chain(REQUEST).stopped)
 
     @property
     def request_ended(self) -> bool:
-        """Whether the end of the request has come in."""
+        """Whether the end of the request has arrived."""
         return self._request_ended
 
     @property
     def response_ended(self) -> bool:
-        """Whether the end of the response has come in."""
+        """Whether the end of the response has arrived."""
         return self._response_ended
 
     def request_head(self) -> RequestHead:
-        """Take the request's head, which came out first."""
+        """Take the request's head, which is first in the queue."""
         head = self.to_upstream.popleft()
         assert isinstance(head, RequestHead)  # noqa: S101 - it comes first
         return head
 
     def raise_if_cut(self) -> None:
-        """Raises: StreamReset, if the client has a part of the response and will not get the rest."""
+        """Raise StreamReset if the client has a part of the response and will not get the rest."""
         if self.state is CUT:
             raise StreamReset(self.stream.reset_details or CLIENT_GONE)
 
@@ -276,7 +275,7 @@ class Exchange(ExchangeBase):
             self._unsendable("response", effect.headers, 503)
             return
         if head.status in NO_BODY:
-            # RFC 9110, 8.6: a 204 has no length; that of a 304 would be another response's.
+            # RFC 9110, 8.6: a 204 has no length; that of a 304 would be the length of a 200.
             head.end_stream = True
             set_length(head, None)
         elif head.at >= 0 and not self._frame(head, self._response_length, head_only=self._client_method == b"HEAD"):
@@ -287,9 +286,9 @@ class Exchange(ExchangeBase):
         self._begin_response(head)
 
     def _frame(self, head: Head, came: int | None, *, head_only: bool = False) -> bool:
-        """Correct the length of a head if the right one is known. Returns whether it is, so that the head can be sent.
+        """Correct a head's length if the right one is known. Returns whether it is, so that the head can be sent.
 
-        `head_only`: it says how long the response to another request would be (RFC 9110, section 8.6).
+        `head_only`: the length is that of the response to a GET (RFC 9110, section 8.6).
         """
         told = content_length(head)
         if head.end_stream:
@@ -338,7 +337,7 @@ class Exchange(ExchangeBase):
     def _reset(self, _: effects.ResetStream) -> None:
         self._break_off(503)
 
-    # -- The end, by ourselves -----------------------------------------------------------------------------------
+    # -- Responses that the exchange ends ------------------------------------------------------------------------
 
     def _unsendable(self, what: str, headers: HeaderList, status: int) -> None:
         if status == 503:
@@ -356,7 +355,7 @@ class Exchange(ExchangeBase):
             self.state = State.CUT
 
     def _answer(self, status: int, body: bytes = b"") -> None:
-        """Answer past all filters, in place of the parts that were not sent."""
+        """Answer without the filters, instead of the parts that were not sent."""
         headers = [(b"content-type", b"text/plain")] if body else []
         headers.append((b"content-length", b"%d" % len(body)))
         if self._client_method == b"HEAD":

@@ -1,7 +1,7 @@
 """The common path of an exchange, which almost every request takes: heads and bodies pass unchanged.
 
-`Exchange` adds the unusual cases. If the C extension is there (``native/exchange.c``), its class takes the place of
-the one here, and does the same.
+`Exchange` adds the unusual cases. If the C extension is installed (``native/exchange.c``), its class replaces the one
+here, and does the same.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ __all__ = ["CLIENT_GONE", "ExchangeBase", "Performer", "State", "ToClient", "ToU
 ToUpstream = Union[RequestHead, effects.RequestBody, effects.RequestTrailers]
 ToClient = Union[Informational, ResponseHead, effects.ResponseBody, effects.ResponseTrailers]
 CLIENT_GONE = "downstream_remote_disconnect"
-"""Envoy's word for a client that went away."""
+"""Envoy's response code details for a client that disconnected."""
 logger = logging.getLogger("proxywasm_host.exchange")
 
 
 class State(Enum):
-    """What the client has got, or will when `Exchange.to_client` is sent."""
+    """What the client has got, or will have got when `Exchange.to_client` is sent."""
 
     WAITING = "nothing"
     BEGUN = "the head of the response"
@@ -41,18 +41,18 @@ class State(Enum):
 
 
 WAITING, BEGUN, ANSWERED, CUT, GONE = State
-"""The same: on Python 3.11, to take one from its class takes as long as a call."""
+"""The same as globals: on Python 3.11, reading one from its class takes as long as a call."""
 
 
 class Performer(Protocol):
-    """Performs effects: a driver, which gives those of a stream to whoever has attached to it."""
+    """Performs effects: a driver, which passes those of a stream to the attached sink."""
 
     def attach(self, stream: HttpStream, sink: Callable[[Any], None], /) -> None:
-        """Give the effects of a stream to `sink`, until `detach`."""
+        """Pass the effects of a stream to `sink`, until `detach`."""
         ...
 
     def detach(self, stream: HttpStream, /) -> None:
-        """Stop giving the effects of a stream to its sink."""
+        """Stop passing the effects of a stream to its sink."""
         ...
 
     def perform(self, todo: Iterable[Effect], /) -> None:
@@ -68,14 +68,14 @@ class ExchangeBase:
     _client_method = b""
     _upstream_method = b""
     _request_ended = False
-    """The end of the request has come in."""
+    """Whether the end of the request has arrived."""
     _response_ended = False
-    """The end of the response has come in."""
+    """Whether the end of the response has arrived."""
     _request_length: int | None = None
     """The length that the client gave for its body."""
     _response_length: int | None = None
     _client_clean = True
-    """Whether HTTP has a form for all headers that the client sent."""
+    """Whether HTTP can express all headers that the client sent."""
     _waiting_request: WaitingHead | None = None
     _waiting_response: WaitingHead | None = None
 
@@ -91,18 +91,18 @@ class ExchangeBase:
     ) -> None:
         self.stream = stream
         self.to_upstream: deque[ToUpstream] = deque()
-        """Parts of the request, in order; a head first. To be taken from the left."""
+        """Parts of the request, in order, the head first. Take them from the left."""
         self.to_client: deque[ToClient] = deque()
-        """Parts of the response, in order. To be taken from the left."""
+        """Parts of the response, in order. Take them from the left."""
         self._driver = driver
         self._fix_content_length = fix_content_length
         self._http_1_0 = http_1_0
         self.wake = wake
-        """Called when something has changed by another event than those below: the reply to a callout, a tick, a
-        time-out, another stream's event. It takes note and returns; it feeds nothing."""
+        """Called when an event from elsewhere (a callout's reply, a tick, a time-out, another stream's event) has
+        changed the exchange. It must return at once, and must not feed anything."""
         self._log = log
 
-    # -- What came -----------------------------------------------------------------------------------------------
+    # -- Events --------------------------------------------------------------------------------------------------
 
     def begin(
         self,
@@ -178,7 +178,7 @@ class ExchangeBase:
 
         `whole`: the client gets all of the response, though not all of it came by here.
         """
-        self.wake = None  # who carries an exchange keeps it, too: it is no cycle for the collector
+        self.wake = None  # its carrier refers to the exchange: break the cycle, instead of leaving it to the collector
         self._driver.detach(self.stream)
         whole = whole or self.state is ANSWERED or bool(self.stream.reset_details)
         if todo := self.stream.close("" if whole else CLIENT_GONE):
@@ -195,7 +195,7 @@ class ExchangeBase:
                 return
             self._take_in(effect)
 
-    # -- What is unusual -----------------------------------------------------------------------------------------
+    # -- For `Exchange` to define --------------------------------------------------------------------------------
 
     def _begin_closely(
         self,

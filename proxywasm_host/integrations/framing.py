@@ -1,14 +1,14 @@
 """Corrects `content-length`: a head waits until the length of its body is known.
 
-A filter that changes a body should remove ``content-length`` (or set it right). Many do not, and Envoy sends a broken
-message then. Here a head with a ``content-length`` waits for the first part of the body, if a filter of the chain can
-change bodies or has changed the length, and then
+A filter that changes a body should remove or correct ``content-length``. Many do not, and Envoy then sends a broken
+message. Here a head with a ``content-length`` waits for the first part of the body, if a filter of the chain can
+change bodies or has changed the length. Then
 
-* has the right length, if the body is whole;
-* goes without it, if more is to come, because the length is not known yet. Only if the receiver cannot tell the end
-  otherwise (HTTP/1.0) does the head wait for the whole body, up to a limit.
+* it gets the right length if the body is whole;
+* it loses its length if more is to come, because the length is not known yet. If the receiver cannot find the end
+  otherwise (HTTP/1.0), the head instead waits for the whole body, up to a limit.
 
-Messages without ``content-length`` are not changed; nor are messages with the sender's, if no filter can change bodies.
+A message without ``content-length`` is not changed. If no filter can change bodies, the sender's length stays, too.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Part = Union[Head, Body, effects.RequestTrailers, effects.ResponseTrailers]
 
 
 def content_length(head: Head) -> int | None:
-    """What its ``content-length`` says; ``None`` if there is none, or it is not a number."""
+    """The value of a head's ``content-length``; ``None`` if it is missing or not a number."""
     return None if head.at < 0 else number(head.headers[head.at][1])
 
 
 def set_length(head: Head, length: int | None) -> None:
-    """Replace its ``content-length``, if it has one; with ``None``, leave it out."""
+    """Replace a head's ``content-length``, if it has one; with ``None``, remove it."""
     if head.at < 0 or length == content_length(head) is not None:
         return
     if length is None:
@@ -47,11 +47,11 @@ class WaitingHead:
     """A head that waits for its length, and the parts behind it.
 
     Args:
-        head: has a ``content-length``, and a body.
-        path: the stream's, for this direction.
-        came: what the message's sender said of its length.
-        keep_unsure: keep the sender's length where the right one is not known, for a receiver that frames otherwise.
-        wait_for: bytes of a body of known length that may be waited for, until it is whole.
+        head: a head with a ``content-length`` and a body.
+        path: the stream's chain in this direction.
+        came: the length that the message's sender gave.
+        keep_unsure: keep the sender's length where the right one is not known, for a receiver with its own framing.
+        wait_for: size of the body, in bytes, up to which the head waits for all of it.
     """
 
     def __init__(self, head: Head, path: FilterChain, came: int | None, *, keep_unsure: bool, wait_for: int) -> None:
@@ -64,7 +64,7 @@ class WaitingHead:
         self._size = 0
 
     def follow(self, part: Part) -> list[Part] | None:
-        """Take a part behind the head, and return the parts to send now; ``None`` if the head still waits."""
+        """Add a part behind the head. Returns the parts to send now, or ``None`` if the head still waits."""
         if not isinstance(part, (effects.RequestBody, effects.ResponseBody)):
             return [*self._release(None), part]
         self._body.append(part)
@@ -72,7 +72,7 @@ class WaitingHead:
         if part.end_stream:
             return self._release(size)
         if self._path.received == self._came or size < self._wait_for:
-            return None  # only the end can follow, or it is waited for
+            return None  # only the end can follow, or the head waits for the whole body
         return self._release(self._came if self._keep_unsure and size == self._path.received else None)
 
     def _release(self, length: int | None) -> list[Part]:

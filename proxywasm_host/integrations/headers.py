@@ -1,7 +1,7 @@
 """Converts headers of HTTP libraries into those that filters see in Envoy.
 
-Filters see pseudo headers first, ``host`` as ``:authority``, no whitespace around values, and no headers that concern
-one connection only. One pass makes one new list of the headers, and notes the body's length that they give.
+Filters see pseudo headers first, ``host`` as ``:authority``, no whitespace around values, and no connection-specific
+headers. One pass makes a new list of the headers and finds the length of the body.
 Source: ``ConnectionManagerUtility::mutateRequestHeaders`` of Envoy; RFC 9110 and 9112.
 """
 
@@ -34,26 +34,26 @@ __all__ = [
 
 CONNECTION_SPECIFIC = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade expect".split())
 RESPONSE_FRAMING = frozenset(b"keep-alive transfer-encoding".split())
-"""No filter sees these headers of a response. Other headers of one connection are left out when it goes on."""
+"""Headers of a response that no filter sees. Other connection-specific ones are removed when it is sent on."""
 LENGTH = b"content-length"
 DIGITS = 19
-"""Of a length: more is not a number of bytes."""
+"""Digits that a length may have: a longer one is not a number of bytes."""
 TOKEN = b"!#$%&'*+.^_`|~-" + (ascii_letters + digits).encode()
-"""What a name is of (RFC 9110, section 5.6.2)."""
+"""Characters of a name (RFC 9110, section 5.6.2)."""
 CONTROLS = bytes(byte for byte in range(0x20) if byte != 0x09) + b"\x7f"
 """Bytes that no value may have (RFC 9110, section 5.5). Servers refuse them, each in its own way."""
 WHITESPACE = b" \t"
 AUTHORITY = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~%!$&'()*+;=-]*)(?::[0-9]*)?")
-"""A host and its port (RFC 9110, section 7.2). A comma is left out: servers of WSGI join two Hosts with one."""
+"""A host and its port (RFC 9110, section 7.2). A comma is not allowed, because WSGI servers join two Hosts with it."""
 ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
 
 
 class Refused(Exception):
-    """A request that is answered at once. No filter sees it, because it can be understood in several ways.
+    """A request that is answered at once. No filter sees it, because it is ambiguous or not supported.
 
     Args:
         status: of the answer.
-        why: what is wrong, for the client.
+        why: the reason, for the client.
     """
 
     def __init__(self, status: int, why: str) -> None:
@@ -63,15 +63,15 @@ class Refused(Exception):
 
 
 class Received(NamedTuple):
-    """A message's headers for the first filter, and what they say of its body."""
+    """A message's headers for the first filter, and the framing of its body."""
 
     headers: HeaderList
     length: int | None
-    """The body's; ``None`` if they say none, or several things."""
+    """The body's length; ``None`` if the headers give none, or contradict each other."""
     chunked: bool
-    """Whether they say that a body follows whose length is not known."""
+    """Whether a body of unknown length follows."""
     clean: bool
-    """Whether they can all be put into HTTP: a client may send what it has no form for."""
+    """Whether HTTP can express all headers; those of a client may be invalid."""
 
 
 def received_request(
@@ -79,7 +79,7 @@ def received_request(
 ) -> tuple[HeaderList, int | None, bool, bool]:
     """A request's headers for the first filter, as `Received`; names are in lower case.
 
-    `target` is as on the wire; `server` is who was meant if no Host is named. Raises: Refused.
+    `target` is as on the wire; `server` is the authority if there is no Host. Raises: Refused.
     """
     if NATIVE is not None:
         plain: tuple[HeaderList, int | None, bool, bool] | None
@@ -108,11 +108,11 @@ def received_request(
         elif name == b"connection":
             named.update(word.strip() for word in value.lower().split(b","))
         elif name == b"transfer-encoding":
-            # RFC 9112, 6.1: a coding that is not understood is answered 501.
+            # RFC 9112, 6.1: an unknown transfer coding is answered 501.
             if value.lower() != b"chunked":
                 raise Refused(501, "a transfer coding that is not known")
             chunked = True
-    if chunked and lengths:  # RFC 9112, 6.3: the start of request smuggling
+    if chunked and lengths:  # RFC 9112, 6.3: a sign of request smuggling
         raise Refused(400, "Content-Length beside Transfer-Encoding")
     if target[:1] != b"/":
         authority, target = absolute(method, target, authority)
@@ -122,7 +122,7 @@ def received_request(
         authority = server
     elif not is_authority(authority):
         raise Refused(400, "an invalid Host")
-    named.discard(LENGTH)  # without it, it would be another request
+    named.discard(LENGTH)  # without its length it would be another request
     rest = [pair for pair in rest if pair[0] not in named] if named else rest
     clean = sendable(rest[4:])
     rest[:4] = [(b":authority", authority), (b":path", target), (b":method", method), (b":scheme", scheme)]
@@ -132,8 +132,10 @@ def received_request(
 def addressed(
     headers: Sequence[tuple[bytes, bytes]], method: bytes, target: bytes, scheme: bytes, server: bytes
 ) -> tuple[bytes, bytes]:
-    """Authority and path that filters will see, both empty if the request is refused; arguments as of
-    `received_request`."""
+    """The authority and path that filters will see, both empty if the request is refused.
+
+    The arguments are those of `received_request`.
+    """
     try:
         shown = received_request(headers, method, target, scheme, server)[0]
     except Refused:
@@ -142,7 +144,7 @@ def addressed(
 
 
 def received_response(status: int, headers: Iterable[tuple[bytes, bytes]]) -> tuple[HeaderList, int | None]:
-    """A response's headers for the first filter, and the length that they tell, as in `Received`."""
+    """A response's headers for the first filter, and the length of its body, as in `Received`."""
     if NATIVE is not None:
         plain: tuple[HeaderList, int | None] | None = NATIVE.received_response(status, headers)
         if plain is not None:
@@ -177,18 +179,18 @@ def is_authority(authority: bytes) -> bool:
 
 
 def length_of(lengths: list[bytes]) -> int | None:
-    """The length that several ``content-length`` give; ``None`` if they differ, or one is not a number."""
+    """The value of all ``content-length`` headers; ``None`` if they differ, are missing, or have no number."""
     return number(lengths[0]) if lengths and lengths.count(lengths[0]) == len(lengths) else None
 
 
 def number(value: bytes) -> int | None:
-    """What one says; ``None`` if it is not a number of bytes."""
+    """The value of one ``content-length``; ``None`` if it is not a number of bytes."""
     return int(value) if value.isdigit() and len(value) <= DIGITS else None
 
 
 def sendable(headers: HeaderList) -> bool:
-    """Whether headers can be put into HTTP, which has no pseudo headers: a filter may have made anything of them."""
-    # All at once, for this is done for each request: a NUL is in no good name or value.
+    """Whether HTTP can express headers; a filter may have set anything, and pseudo headers are not allowed."""
+    # All at once, because this runs for each request. A valid name or value has no NUL.
     names = [name for name, _ in headers]
     values = b"\0".join([value for _, value in headers])
     between = len(names) - 1 if names else 0
@@ -196,17 +198,17 @@ def sendable(headers: HeaderList) -> bool:
 
 
 def controls_in(value: bytes) -> int:
-    """How many bytes it has that no value may have."""
+    """The number of bytes that no header's value may have."""
     return len(value) - len(value.translate(None, CONTROLS))
 
 
 def is_token(text: bytes) -> bool:
-    """Whether text is a token, as a method has to be."""
+    """Whether text is a token, as a method must be."""
     return bool(text) and not text.translate(None, TOKEN)
 
 
 def address(peer: Any) -> str:
-    """A pair of host and port as text, as Envoy writes it; empty without one."""
+    """The text of a pair of host and port, as Envoy writes it; empty without a pair."""
     if not peer:
         return ""
     host, port = peer[0], peer[1]

@@ -1,7 +1,7 @@
 """Heads that came out of the filters, checked and ready to be sent to upstream or the client.
 
 A filter may set any headers, statuses and targets, and so may an application in its response. A server would cut the
-connection on a message that it cannot send; this module makes no head for it, and the client gets 503.
+connection on a message that it cannot send. This module makes no head for such a message, and the client gets 503.
 Source: ``mutateResponseHeaders`` of Envoy; RFC 9110, sections 5.5, 8.6 and 15; RFC 9112, section 3.2.
 """
 
@@ -34,24 +34,24 @@ __all__ = [
 NO_BODY = (204, 304)
 """Statuses of responses that have no body (RFC 9110, section 6.4.1)."""
 UNSENDABLE = "answered 503: the %s that came out of the filters cannot be sent: %s"
-"""For the log: ``request`` or ``response``, and `unsendable_headers`."""
+"""Log message; its arguments are ``request`` or ``response``, and `unsendable_headers`."""
 AROUND = b" \t\r\n"
-"""What is left out around a value that a filter made: configurations end with a line, and tokens that were decoded."""
+"""Stripped from headers' values out of filters, because configurations and decoded tokens may end with a newline."""
 
 
 @dataclass(slots=True)
 class RequestHead:
-    """A request's head for upstream. `headers` are without pseudo headers; ``host`` comes first."""
+    """A request's head for upstream. `headers` has no pseudo headers, and begins with ``host``."""
 
     method: bytes
     path: bytes
-    """With the query."""
+    """Path and query."""
     scheme: bytes
     headers: HeaderList
     end_stream: bool
-    """Nothing follows."""
+    """Whether nothing follows."""
     at: int = -1
-    """Where ``content-length`` is among the headers; -1 if it is not."""
+    """Index of ``content-length`` in the headers; -1 if it is missing."""
 
 
 @dataclass(slots=True)
@@ -61,21 +61,21 @@ class ResponseHead:
     status: int
     headers: HeaderList
     end_stream: bool
-    """Nothing follows."""
+    """Whether nothing follows."""
     at: int = -1
-    """Where ``content-length`` is among the headers; -1 if it is not."""
+    """Index of ``content-length`` in the headers; -1 if it is missing."""
 
 
 @dataclass(slots=True)
 class Informational:
-    """A head before the response's: a status of 1xx. Filters do not see it."""
+    """A head with status 1xx, before the response's. Filters do not see it."""
 
     status: int
     headers: HeaderList
 
 
 def request_head(headers: HeaderList, end_stream: bool) -> RequestHead | None:
-    """The head for upstream, from headers that came out of the filters; ``None`` if HTTP has no form for it."""
+    """The head for upstream, from headers that came out of the filters; ``None`` if HTTP cannot express it."""
     plain = None if NATIVE is None else NATIVE.sent_request(headers)
     if plain is not None:
         method, path, scheme, pairs, at = plain
@@ -109,7 +109,7 @@ def response_head(headers: HeaderList, end_stream: bool) -> ResponseHead | None:
 
 
 def for_wire(headers: HeaderList) -> HeaderList:
-    """Headers that have come out of the filters, without pseudo headers and those of one connection."""
+    """Headers out of the filters, without pseudo headers and connection-specific ones."""
     rest = [(name, value.strip(AROUND)) for name, value in headers if name[:1] != b":"]
     if CONNECTION_SPECIFIC.isdisjoint([name for name, _ in rest]):
         return rest
@@ -118,12 +118,12 @@ def for_wire(headers: HeaderList) -> HeaderList:
 
 
 def trailers_for_wire(trailers: HeaderList) -> HeaderList:
-    """Trailers that have come out of the filters, without those that cannot be sent."""
+    """Trailers out of the filters, without those that cannot be sent."""
     return [pair for pair in for_wire(trailers) if sendable([pair])]
 
 
 def one_length(headers: HeaderList) -> int:
-    """Leave one of several ``content-length``: an empty one if they differ. Returns where it is, or -1."""
+    """Keep one of several ``content-length`` headers, emptied if they differ. Returns its index, or -1."""
     places = [at for at, (name, _) in enumerate(headers) if name == LENGTH]
     if not places:
         return -1
@@ -135,13 +135,13 @@ def one_length(headers: HeaderList) -> int:
 
 
 def is_target(target: bytes, method: bytes) -> bool:
-    """Whether a request with this method can ask for it."""
+    """Whether a request with this method can have this target."""
     if target[:1] != b"/" and (target != b"*" or method != b"OPTIONS"):
         return False
     return not controls_in(target) and b" " not in target and b"#" not in target
 
 
 def unsendable_headers(headers: HeaderList) -> str:
-    """The headers that keep a message from being sent, shortened: pseudo headers, and what HTTP has no form for."""
+    """Shortened text of the headers that prevent sending: pseudo headers, and those that HTTP cannot express."""
     odd = [(name[:40], value[:80]) for name, value in headers if name[:1] == b":" or not sendable([(name, value)])]
     return ", ".join(f"{name!r}: {value!r}" for name, value in odd[:8])

@@ -23,12 +23,12 @@ __all__ = ["AsyncProxyWasmTransport", "Cluster", "Clusters", "Filter", "ProxyWas
 
 
 class ProxyWasmTransport(Transport, httpx2.BaseTransport, library=httpx2):
-    """A transport that gives requests and responses to filters.
+    """A transport that passes requests and responses through filters.
 
-    Args: the transport that sends, then those of `Carrier`; `properties` may be a function of the request, `clients`
+    Args: the transport that sends, then those of `Carrier`. `properties` may be a function of the request; `clients`
         are those of `ThreadDriver`.
 
-    Filters load with the first request. Raises: beside the errors of the transport, httpx2.RemoteProtocolError for a
+    Filters load with the first request. Raises: the errors of the transport, and httpx2.RemoteProtocolError for a
     response that filters break off.
     """
 

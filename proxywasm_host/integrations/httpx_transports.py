@@ -29,10 +29,10 @@ class Transports(Carrier):
     logger = logger
     library: ClassVar[Any]
     sends: ClassVar[str]
-    """Name of the library's transport that opens connections; its base has ``Base`` in the place of ``HTTP``."""
+    """Name of the library's transport that opens connections; its base class has ``Base`` instead of ``HTTP``."""
 
     def __init_subclass__(cls, *, library: Any = None) -> None:
-        """Complete a class for users with its library."""
+        """Set the library of a public class."""
         super().__init_subclass__()
         if library is not None:
             base = getattr(library, cls.sends.replace("HTTP", "Base"))
@@ -50,7 +50,7 @@ class Transports(Carrier):
         made = self.library.Request(
             method, url, headers=framed(head), stream=stream, extensions={**request.extensions, "target": head.path}
         )
-        made.method = method  # the library has made it upper case
+        made.method = method  # the library converts it to upper case
         return made
 
     def _response(self, head: ResponseHead, stream: Any, asked: list[Any]) -> Any:
@@ -65,7 +65,7 @@ class Transports(Carrier):
 
 
 def outgoing(request: Any) -> Outgoing:
-    """A request of the library as it goes out."""
+    """A request of the library, as `Outgoing`."""
     target = request.extensions.get("target", request.url.raw_path)
     return Outgoing(request.method.encode("ascii"), target, request.url.raw_scheme, request.headers.raw)
 
@@ -99,7 +99,7 @@ class Transport(Transports, ThreadCarrier):
             raise self._broken(error, request) from None
 
     def _parts(self, parts: Iterable[bytes], close: Any = lambda: None) -> Any:
-        """Parts as a stream of the library."""
+        """A stream of the library's type, of these parts."""
         kind = type("Parts", (Parts, self.library.SyncByteStream), {})
         return kind(parts, close)
 
@@ -141,7 +141,7 @@ class AsyncTransport(Transports, EventLoopCarrier):
             raise self._broken(error, request) from None
 
     def _parts(self, parts: AsyncIterable[bytes], aclose: Any) -> Any:
-        """Parts as a stream of the library."""
+        """A stream of the library's type, of these parts."""
         kind = type("AsyncParts", (AsyncParts, self.library.AsyncByteStream), {})
         return kind(parts, aclose)
 

@@ -1,15 +1,15 @@
-"""Spans of OpenTelemetry: one for each stream, and in it one for each callback of its filters; ticks and queues.
+"""OpenTelemetry spans: one for each stream, with one for each callback of its filters; one for each tick and queue.
 
     from proxywasm_host.integrations.opentelemetry import Tracing
 
     app = ProxyWasmMiddleware(app, ["auth.wasm"], listener=Tracing())
 
 `Tracing` is a listener of hosts, so it works wherever streams do. A stream's span is a child of the span that is
-current when its first filter is called, or else of the one that the request's headers name. The request carries it on
-upstream, and callouts carry it on in their headers (gRPC: metadata), unless a filter has set them. A tick, or a queue
-with a message, begins a new trace, which includes the replies to its callouts. Tags that filters of
-Higress set (``trace_span_tag.NAME``) are attributes of a stream's span. Spans go where your `TracerProvider` exports
-them; this package needs the API alone.
+current when its first filter is called; without one, of the span that the request's headers name. Headers name the
+stream's span to upstream, and headers of callouts (gRPC: metadata) name the callback's, unless a filter has set them.
+A tick, or a queue with a message, begins a new trace, which includes the replies to its callouts. Tags that Higress's
+filters set (``trace_span_tag.NAME``) become attributes of a stream's span. Your `TracerProvider` exports the spans;
+this package needs only OpenTelemetry's API.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ SERVER_ERROR = 500
 
 @dataclass
 class _Traced:
-    """A stream, or what is known of one; or a callback of `BY_THEMSELVES`."""
+    """A stream, or a callback of `BY_THEMSELVES`, with its span."""
 
     span: trace.Span
     context: contexts.Context
-    """That of its span."""
+    """The context of the span."""
     callouts: set[tuple[Any, int]] = field(default_factory=set)
-    """Those under way, by root context and token."""
+    """Callouts in progress, by root context and token."""
     ended: bool = False
 
 
@@ -64,8 +64,8 @@ class Tracing:
     """A listener that makes spans. One may listen to any number of hosts, each in its thread.
 
     Args:
-        tracer_provider: where tracers come from; the global one, if not given.
-        propagator: writes and reads headers; the global one (``traceparent``, ``baggage``), if not given.
+        tracer_provider: makes tracers; the global one by default.
+        propagator: writes and reads headers; by default the global one (``traceparent``, ``baggage``).
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Tracing:
         self._tracer = trace.get_tracer("proxywasm_host", tracer_provider=tracer_provider)
         self._propagator = propagate.get_global_textmap() if propagator is None else propagator
         self._streams: dict[int, _Traced] = {}
-        """By the identity of the stream, which goes when its entry goes, or before."""
+        """By `id` of the stream, whose entry is removed when the stream ends or is freed."""
         self._callouts: weakref.WeakKeyDictionary[Any, dict[int, _Traced]] = weakref.WeakKeyDictionary()
-        """Who has asked, by root context and token."""
+        """The makers of callouts, by root context and token."""
         self._running: list[tuple[trace.Span, _Traced, int | None] | None] = []
-        """Callbacks that have not returned (one filter may enter the next), with the token of what they hear of."""
+        """Callbacks that have not returned (one filter may enter the next), with the token of an answered callout."""
 
     # -- Listener ------------------------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class Tracing:
         self._gone(id(stream), traced)
 
     def _gone(self, stream: int, traced: _Traced) -> None:
-        """A stream is over; also one whose guest has failed, which is not told."""
+        """End the span of a stream, also of one whose guest has failed and got no ``on_delete``."""
         if traced.ended:
             return
         traced.ended = True
@@ -178,7 +178,7 @@ class Tracing:
             self._answered(traced, root, token)
 
     def _answered(self, traced: _Traced, root: Any, token: int) -> None:
-        """Forget a callout, which gets no more replies."""
+        """Drop a callout, which gets no more replies."""
         traced.callouts.discard((root, token))
         asked = self._callouts.get(root, {})
         asked.pop(token, None)
@@ -186,7 +186,7 @@ class Tracing:
             self._callouts.pop(root, None)
 
     def _pass_on(self, traced: _Traced, headers: HeaderList) -> None:
-        """Name the stream's span in the request, in the place of the client's."""
+        """Name the stream's span in the request's headers, instead of the client's."""
         given = self._headers(traced.context)
         names = {name for name, _ in given}
         headers[:] = [*(pair for pair in headers if pair[0] not in names), *given]

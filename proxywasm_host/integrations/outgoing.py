@@ -19,7 +19,7 @@ OUTGOING: Final[dict[str, PropertyValue]] = {"listener_direction": 2}
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A request of the program. `headers` are as the program has them, ``Host`` among them."""
+    """A request of the program. `headers` are those of the program, including ``Host``."""
 
     method: bytes
     target: bytes
@@ -31,12 +31,12 @@ class Outgoing:
         return [(name.lower(), value) for name, value in self.headers]
 
     def addressed(self) -> tuple[bytes, bytes]:
-        """Authority and path that filters will see."""
+        """The authority and path that filters will see."""
         return addressed(self.shown(), self.method, self.target, self.scheme, b"")
 
     @property
     def length(self) -> int | None:
-        """The value of its ``content-length``."""
+        """The value of the request's ``content-length``."""
         return length_of([value for name, value in self.shown() if name == LENGTH])
 
 
@@ -55,7 +55,7 @@ Ask = Callable[[RequestHead, "Iterator[bytes] | None"], Answer]
 
 
 def framed(head: RequestHead) -> HeaderList:
-    """The headers to send with a request, as HTTP/1.1 has them: a body of unknown length is chunked."""
+    """A request's headers for HTTP/1.1: a body of unknown length is chunked."""
     if head.end_stream or head.at >= 0:
         return head.headers
     return [*head.headers, (b"transfer-encoding", b"chunked")]

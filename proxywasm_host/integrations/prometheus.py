@@ -5,10 +5,10 @@
 
     REGISTRY.register(FilterMetrics(middleware.metrics, tags=HIGRESS))
 
-Guests have no labels, so they write them into names. A `Tag` takes one out, as Envoy's ``stats_tags`` do. What
-Prometheus does not allow in a name becomes ``_``; a name without tags is shown as the label ``name``, too. Where a name
-is that of another kind of metric, or one that belongs to another (``x_total`` of a counter ``x``), the kind is put
-behind it.
+Guests' metrics have no labels, so guests write them into names. A `Tag` extracts one, as Envoy's ``stats_tags`` do.
+Characters that Prometheus does not allow in a name become ``_``. A name without tags is also shown as the label
+``name``. If metrics of two kinds have the same name, or a name belongs to another metric (``x_total`` of a counter
+``x``), the kind is appended.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ __all__ = ["ENVOY", "HIGRESS", "ISTIO", "KUADRANT", "SETS", "FilterMetrics", "Ta
 
 PREFIX = "wasmcustom_"
 MAX_NAME = 2_000
-"""Characters of a name that has labels in it: of a longer one, which only a hostile guest makes, nothing is taken."""
+"""Characters up to which labels are extracted from a name. Only a hostile guest makes longer ones."""
 MAX_NAMES = 2 << 20
-"""Characters of all names that labels are taken out of."""
+"""Characters, of all names together, up to which labels are extracted."""
 KINDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("counters", "counter", ("_total", "_created")),
     ("gauges", "gauge", ()),
     ("histograms", "histogram", ("_bucket", "_count", "_sum", "_created")),
 )
-"""What guests define, in the order in which names are given, and what OpenMetrics puts behind the name of a family."""
+"""Key, kind and OpenMetrics' suffixes of a family's name. Names are assigned in this order."""
 Told = Mapping[str, Mapping[str, Any]]
 """``counters``, ``gauges`` and ``histograms`` by name, as `InMemoryMetrics.snapshot` has them."""
 
 
 @dataclass(frozen=True)
 class Tag:
-    """A label that is a part of names: `regex` is searched for in a name with ``wasmcustom.`` before it.
+    """A label within names. Its `regex` is searched for in the name with the prefix ``wasmcustom.``.
 
-    Its first group is removed from the name, its second, or else the first, is the value: as Envoy's ``TagSpecifier``.
-    If it ends with one of `ends`, say so: then it is not searched for behind the last of them, where a name made to
-    that end takes a time that is quadratic.
+    As in Envoy's ``TagSpecifier``, the first group is removed from the name; the value is the second group, or the
+    first if there is only one. `ends` are the texts that a match may end with, if these are fixed: the search stops
+    after the last of them, so that a hostile name does not take quadratic time.
 
-    Raises: ValueError, for a name that no label has, or a regex without a group.
+    Raises: ValueError, for an invalid name of a label, or a regex that is invalid or has no group.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Tag:
         object.__setattr__(self, "_compiled", compiled)
 
     def taken(self, name: str) -> tuple[str, str] | None:
-        """The rest of a name and the value; ``None``, if the name does not have it."""
+        """The rest of a name, and the label's value; ``None`` if the name does not contain the label."""
         last = max((name.rfind(end) + len(end) for end in self.ends if end in name), default=0)
         found = self._compiled.search(name, 0, last if self.ends else len(name))
         if found is None or found[1] is None:
@@ -83,7 +83,7 @@ ENVOY = (
     Tag("envoy_response_code", r"_rq(_(\d{3}))$"),
     Tag("envoy_response_code_class", r"_rq(_(\d)xx)$"),
 )
-"""Those of Envoy's ``well_known_names.cc`` that custom metrics can have."""
+"""The tags of Envoy's ``well_known_names.cc`` that custom metrics can have."""
 ISTIO = tuple(
     Tag(name, rf"((?<![a-z_]){name}=\.=(.*?);\.;)", (";.;",))
     for name in (
@@ -103,9 +103,9 @@ HIGRESS = (
     Tag("ai_model", r"^wasmcustom\..*?model\.((.*?)\.)(?:consumer|metric)\.", (".consumer.", ".metric.")),
     Tag("ai_consumer", r"^wasmcustom\..*?consumer\.((.*?)\.)metric\.", (".metric.",)),
 )
-"""Those of Higress's bootstrap configuration, for its plugin ai-statistics."""
+"""The tags of Higress's bootstrap configuration, for its plugin ai-statistics."""
 KUADRANT: tuple[Tag, ...] = ()
-"""Names of Kuadrant's wasm-shim (``kuadrant.hits``, ``kuadrant.denied``, …) hold no labels."""
+"""Names of Kuadrant's wasm-shim (``kuadrant.hits``, ``kuadrant.denied``, …) contain no labels."""
 SETS: Mapping[str, tuple[Tag, ...]] = {"envoy": ENVOY, "istio": ISTIO, "kuadrant": KUADRANT, "higress": HIGRESS}
 
 
@@ -121,14 +121,14 @@ class FilterMetrics:
     """A collector of the metrics of filters, for a `prometheus_client.CollectorRegistry`.
 
     Args:
-        metrics: of the services; with ``shared="processes"`` each process shows what all have counted.
-        tags: which labels are taken out of names; `ENVOY`, `ISTIO`, `KUADRANT`, `HIGRESS`, or your own, in this order.
+        metrics: those of the services; with ``shared="processes"`` each process shows the totals of all.
+        tags: labels to extract from names, in this order: `ENVOY`, `ISTIO`, `KUADRANT`, `HIGRESS`, or your own.
         prefix: of all names.
     """
 
     def __init__(self, metrics: Snapshots, *, tags: Iterable[Tag] = (), prefix: str = PREFIX) -> None:
         if not callable(getattr(metrics, "snapshot", None)):
-            raise TypeError(f"metrics are what can be shown, such as InMemoryMetrics(), not {metrics!r}")
+            raise TypeError(f"metrics must have a method snapshot, as InMemoryMetrics() has; not {metrics!r}")
         self._metrics = metrics
         self._tags = tuple(tags)
         self._prefix = prefix
@@ -143,7 +143,7 @@ class FilterMetrics:
 
 
 def families(told: Told, tags: Sequence[Tag] = (), prefix: str = PREFIX) -> Iterator[Metric]:
-    """Metrics of guests as those of Prometheus."""
+    """Guests' metrics as families of Prometheus."""
     made: dict[tuple[str, str], Metric] = {}
     seen: set[tuple[str, str, tuple[tuple[str, str], ...]]] = set()
     taken: set[str] = set()
@@ -166,7 +166,7 @@ def families(told: Told, tags: Sequence[Tag] = (), prefix: str = PREFIX) -> Iter
 
 
 def _labelled(name: str, tags: Sequence[Tag]) -> tuple[str, dict[str, str]]:
-    """A name without its labels, and these."""
+    """A name without its labels, and the labels."""
     rest, labels = f"wasmcustom.{name}", {}
     for tag in tags:
         found = tag.taken(rest)
@@ -176,7 +176,7 @@ def _labelled(name: str, tags: Sequence[Tag]) -> tuple[str, dict[str, str]]:
 
 
 def _free(base: str, kind: str, suffixes: tuple[str, ...], taken: set[str]) -> str:
-    """A name for a family of which nothing is taken yet: its own, or with its kind and a number behind it."""
+    """An unused name for a family: its own, or with its kind and a number appended."""
     if not re.match(r"[a-zA-Z_]", base):
         base = f"_{base}"
     name, number = base, 1

@@ -18,5 +18,5 @@ def of_this_node(given: Mapping[str, PropertyValue]) -> Mapping[str, PropertyVal
     The result also shows properties that are added to `given` later. Raises: as `check_properties`.
     """
     check_properties(given)
-    maps: tuple[Any, ...] = given, {"xds.node": {"id": gethostname()}}  # which are only read
+    maps: tuple[Any, ...] = given, {"xds.node": {"id": gethostname()}}  # `ChainMap` is typed for mutable ones
     return ChainMap(*maps)

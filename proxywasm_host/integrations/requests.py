@@ -1,7 +1,7 @@
 """Filters on the calls that a program makes with requests.
 
-session = requests.Session()
-session.mount("https://api.example", ProxyWasmAdapter(requests.adapters.HTTPAdapter(), ["auth.wasm"]))
+    session = requests.Session()
+    session.mount("https://api.example", ProxyWasmAdapter(requests.adapters.HTTPAdapter(), ["auth.wasm"]))
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmAdapter"]
 
 
 class ProxyWasmAdapter(ThreadCarrier, requests.adapters.BaseAdapter):
-    """An adapter that gives requests and responses to filters.
+    """An adapter that passes requests and responses through filters.
 
-    Args: the adapter that sends, then those of `Carrier`; `properties` may be a function of the request, `clients` are
+    Args: the adapter that sends, then those of `Carrier`. `properties` may be a function of the request; `clients` are
         those of `ThreadDriver`.
 
-    Filters load with the first request. Raises: beside what the adapter raises, requests' ChunkedEncodingError for a
-    response that filters break off.
+    Filters load with the first request. Raises: the errors of the adapter. If filters break off a response, requests'
+    ConnectionError, or within a body ChunkedEncodingError.
     """
 
     logger = logging.getLogger("proxywasm_host.requests")
@@ -47,7 +47,7 @@ class ProxyWasmAdapter(ThreadCarrier, requests.adapters.BaseAdapter):
     )
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
-        """Send a request through the filters. The other arguments are the adapter's."""
+        """Send a request through the filters. The other arguments go to the adapter."""
         known = {**OUTGOING, **self._properties_of(request)}
         driver, stream = self._stream(known, lambda: outgoing(request).addressed())
 
@@ -73,11 +73,11 @@ class ProxyWasmAdapter(ThreadCarrier, requests.adapters.BaseAdapter):
 
 
 BUILDER = requests.adapters.HTTPAdapter()
-"""Makes responses as requests has them."""
+"""Builds the response objects of requests."""
 
 
 def outgoing(request: requests.PreparedRequest) -> Outgoing:
-    """A request as it goes out."""
+    """A request of requests, as `Outgoing`."""
     parts = urlsplit(request.url or "")
     headers = [(encoded(name), encoded(value)) for name, value in request.headers.items()]
     if "Host" not in request.headers:
@@ -88,7 +88,7 @@ def outgoing(request: requests.PreparedRequest) -> Outgoing:
 def sent(
     request: requests.PreparedRequest, head: RequestHead, body: Iterator[bytes] | None
 ) -> requests.PreparedRequest:
-    """The request for the adapter: it goes where the program sends it, whatever filters make of the host."""
+    """The request for the adapter. It goes where the program sends it, even if filters change its host."""
     made = request.copy()
     scheme, netloc, *_ = urlsplit(request.url or "")
     path, _, query = head.path.decode("latin-1").partition("?")

@@ -1,8 +1,8 @@
-"""The base of carriers in a thread, which does one thing at a time, and waits while a filter holds a part it needs.
+"""The base of carriers in a thread, which does one thing at a time, and waits while a filter holds the next part.
 
 A carrier defines how to read the request (`begin`, `read`) and how to get the response (`ask`). This module decides
-when. An event from another thread (a reply, a time-out) wakes the thread if it waits for filters. If the thread reads
-the request, or waits for upstream, it handles the event after that.
+when. An event from another thread (a reply, a time-out) wakes the thread if it waits for filters. A thread that reads
+the request or waits for upstream handles the event afterwards.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ Sent = Union[ResponseHead, bytes]
 
 
 class ThreadPump:
-    """A request in progress. Made for each by a carrier.
+    """A request in progress.
 
     Args:
-        driver: of the stream.
-        stream: of the request.
+        driver: performs the stream's effects.
+        stream: the request's stream.
         fix_content_length: as `Exchange`.
         log: as `Exchange`.
     """
 
     _request_done = False
-    """The end of the request was given to upstream."""
+    """Whether upstream has got the end of the request."""
 
     def __init__(
         self, driver: ThreadDriver, stream: HttpStream, *, fix_content_length: bool, log: Logger = logger
@@ -46,7 +46,7 @@ class ThreadPump:
             driver, stream, fix_content_length=fix_content_length, wake=self.changed.notify, log=log
         )
 
-    # -- What a carrier does in its own way ----------------------------------------------------------------------
+    # -- For a carrier to define ---------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Feed the request's head."""
@@ -63,7 +63,7 @@ class ThreadPump:
     # -- The exchange --------------------------------------------------------------------------------------------
 
     def carry(self) -> Generator[Sent, None, None]:
-        """The response. Raises what `ask` raises, and StreamReset."""
+        """Yield the parts of the response. Raises: the errors of `ask`, and StreamReset."""
         exchange = self.exchange
         try:
             self.begin()
@@ -79,7 +79,7 @@ class ThreadPump:
             self.feed(exchange.close)
 
     def feed(self, event: Callable[..., None], *args: Any) -> None:
-        """Tell the exchange of an event."""
+        """Feed the exchange an event."""
         with self.changed:
             event(*args)
 
@@ -88,7 +88,7 @@ class ThreadPump:
             self.changed.wait_for(ready)
 
     def _advance(self) -> None:
-        """Read a part of the request, or wait until a filter lets something go."""
+        """Read a part of the request, or wait until a filter releases something."""
         exchange = self.exchange
         if exchange.wants_request:
             self.read()
@@ -96,7 +96,7 @@ class ThreadPump:
             self._wait(lambda: exchange.over or bool(exchange.to_upstream) or exchange.wants_request)
 
     def request_part(self) -> bytes:
-        """The next part of the body for upstream. Empty at its end, and when upstream is not heard any more."""
+        """The next part of the body for upstream; empty at its end, and once upstream is ignored."""
         exchange = self.exchange
         while not (self._request_done or exchange.over):
             if not exchange.to_upstream:
@@ -109,7 +109,7 @@ class ThreadPump:
         return b""
 
     def sent(self) -> Iterator[Sent]:
-        """The parts that have come out for the client."""
+        """Yield the parts that have come out for the client."""
         exchange = self.exchange
         while exchange.to_client:
             with self.changed:
@@ -120,7 +120,7 @@ class ThreadPump:
                 yield part.data
 
     def sent_below_limit(self) -> Iterator[Sent]:
-        """The same, until filters hold less of the response than they may."""
+        """As `sent`, until filters hold less of the response than their limit."""
         exchange = self.exchange
         yield from self.sent()
         while exchange.stream.response_full and not exchange.over:

@@ -37,10 +37,13 @@ class ThreadCarrier(Carrier):
         self._closing = ExitStack()
 
     def start(self) -> tuple[int, ThreadDriver, list[Plugin]]:
-        """Load the filters, unless this process has. The first request does it. Raises: as `Host.load_plugin`."""
+        """Load the filters, unless this process has loaded them. The first request calls it.
+
+        Raises: as `Host.load_plugin`.
+        """
         with self._starting:
             if self._running is None or self._running[0] != os.getpid():
-                self._closing = ExitStack()  # what a parent process has is not ours to close
+                self._closing = ExitStack()  # a forked process must not close its parent's
                 with ExitStack() as opened:
                     host, timeout = opened.enter_context(self._make_host()), self._stream_idle_timeout
                     driver = ThreadDriver(host, self._clients, stream_idle_timeout=timeout, record=self._record)
@@ -58,7 +61,7 @@ class ThreadCarrier(Carrier):
             return self._running
 
     def _load(self, driver: ThreadDriver, filters: list[FilterConfig]) -> list[Plugin]:
-        """Load filters for new requests. Compiling takes seconds: others go on meanwhile."""
+        """Load filters for new requests. Other threads continue during compilation, which takes seconds."""
         filter_list.compile(driver.host, filters)
         with driver.lock:
             try:
@@ -72,7 +75,7 @@ class ThreadCarrier(Carrier):
 
     @contextmanager
     def _refreshing(self, driver: ThreadDriver, refresher: Refresher, seconds: float) -> Iterator[None]:
-        """Look for newer modules from time to time, in a thread."""
+        """Look for newer modules in a thread, every so many `seconds`."""
         over, exchanging = threading.Event(), threading.Lock()
 
         def refresh() -> None:
@@ -87,12 +90,12 @@ class ThreadCarrier(Carrier):
         thread.start()
         yield
         over.set()
-        with exchanging:  # the host goes when nobody loads into it
+        with exchanging:  # the host closes next, so wait until nothing loads into it
             pass
 
     @contextmanager
     def _recycling(self, driver: ThreadDriver, refresher: Refresher, recycle: Recycle) -> Iterator[None]:
-        """Replace VMs that have reached a limit, in a thread; filters that cannot be loaded anew keep theirs."""
+        """Replace VMs that have reached a limit, in a thread; filters that cannot be loaded again keep theirs."""
         over, exchanging = threading.Event(), threading.Lock()
 
         def look() -> float:
@@ -105,7 +108,7 @@ class ThreadCarrier(Carrier):
             try:
                 plugins = self._load(driver, refresher.pinned)
             except Exception:
-                self.logger.exception("%s, but no new VM can be loaded: the old one goes on", why)
+                self.logger.exception("%s, but no new VM can be loaded: the old one continues", why)
                 return LATER
             if self._replace(driver, plugins):
                 self.logger.info("%s: filters have new VMs, and current requests end on the old ones", why)
@@ -122,11 +125,11 @@ class ThreadCarrier(Carrier):
         thread.start()
         yield
         over.set()
-        with exchanging:  # the host goes when nobody loads into it
+        with exchanging:  # the host closes next, so wait until nothing loads into it
             pass
 
     def _replace(self, driver: ThreadDriver, plugins: list[Plugin]) -> bool:
-        """Let a chain take the place of the running one. Returns false if the host is being closed."""
+        """Replace the running chain. Returns false if the host is being closed."""
         with driver.lock:
             running = self._running
             if running is None or running[1] is not driver:
@@ -137,10 +140,10 @@ class ThreadCarrier(Carrier):
         return True
 
     def _exchange(self, driver: ThreadDriver, refresher: Refresher, chain: list[FilterConfig], place: int) -> None:
-        """Let a chain take the place of the one that runs, if it can be loaded; requests under way end on theirs."""
+        """Replace the running chain if the new one can be loaded; requests in progress end on the old one."""
         try:
             plugins = self._load(driver, chain)
-        except Exception as error:  # noqa: BLE001 - it is told
+        except Exception as error:  # noqa: BLE001 - it is logged
             refresher.refused(chain, place, error, self.logger)
             return
         if self._replace(driver, plugins):
@@ -151,7 +154,7 @@ class ThreadCarrier(Carrier):
         return [] if running is None or running[0] != os.getpid() else self._watched
 
     def close(self) -> None:
-        """End the plugins and free their VMs; another request would start them anew."""
+        """End the plugins and free their VMs; another request would load them again."""
         with self._starting:
             self._running = None
             self._closing.close()
@@ -159,16 +162,16 @@ class ThreadCarrier(Carrier):
     def _stream(
         self, properties: Mapping[str, PropertyValue], addressed: Callable[[], tuple[bytes, bytes]]
     ) -> tuple[ThreadDriver, HttpStream]:
-        """A stream through the chain that runs now, and what performs its effects.
+        """The driver, and a stream through the running chain.
 
-        As far as it is for a request of this authority and path.
+        The stream leaves out filters whose rules exclude the authority and path that `addressed` returns.
         """
         running = self._running
         if running is None or running[0] != os.getpid():
             running = self.start()
         driver = running[1]
         with driver.lock:
-            plugins = (self._running or running)[2]  # another chain may have taken the place of the one before
+            plugins = (self._running or running)[2]  # the chain may have been replaced meanwhile
             if self._by_request:
                 plugins = matching(plugins, *addressed(), properties)
             return driver, self._stream_of(driver, plugins, properties)

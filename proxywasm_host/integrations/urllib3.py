@@ -1,7 +1,7 @@
 """Filters on the calls that a program makes with urllib3.
 
-http = ProxyWasmPoolManager(urllib3.PoolManager(), ["auth.wasm"])
-http.request("GET", "https://api.example/")
+    http = ProxyWasmPoolManager(urllib3.PoolManager(), ["auth.wasm"])
+    http.request("GET", "https://api.example/")
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ USER_AGENT = f"python-urllib3/{urllib3.__version__}"  # type: ignore[attr-define
 
 
 class ProxyWasmPoolManager(ThreadCarrier):
-    """A ``urllib3.PoolManager`` that gives requests and responses to filters.
+    """A ``urllib3.PoolManager`` that passes requests and responses through filters.
 
-    Args: the manager that sends, then those of `Carrier`; `properties` may be a function of the request (`Outgoing`),
+    Args: the manager that sends, then those of `Carrier`. `properties` may be a function of the request (`Outgoing`);
         `clients` are those of `ThreadDriver`.
 
-    Filters load with the first request. Raises: beside what the manager raises, urllib3's ProtocolError for a response
+    Filters load with the first request. Raises: the errors of the manager, and urllib3's ProtocolError for a response
     that filters break off.
     """
 
@@ -53,16 +53,16 @@ class ProxyWasmPoolManager(ThreadCarrier):
 
     def __init__(self, app: urllib3.PoolManager, filters: Iterable[AnyFilter], **options: Any) -> None:
         super().__init__(app, filters, **options)
-        manager = copy.copy(app)  # with the same pools: it follows redirects, and asks for a pool for each request
+        manager = copy.copy(app)  # shares its pools, follows redirects, and calls `_pool` for each request
         manager.connection_from_host = self._pool  # type: ignore[method-assign]
         self._manager = manager
 
     def request(self, method: str, url: str, *args: Any, **options: Any) -> urllib3.BaseHTTPResponse:
-        """Send a request through the filters. Arguments are those of the manager."""
+        """Send a request through the filters. The arguments are those of the manager."""
         return self._manager.request(method, url, *args, **options)
 
     def urlopen(self, method: str, url: str, *args: Any, **options: Any) -> urllib3.BaseHTTPResponse:
-        """Send a request through the filters. Arguments are those of the manager."""
+        """Send a request through the filters. The arguments are those of the manager."""
         return self._manager.urlopen(method, url, *args, **options)
 
     def close(self) -> None:
@@ -122,13 +122,13 @@ class Pool:
     def urlopen(
         self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any
     ) -> urllib3.HTTPResponse:
-        """A request that the manager makes, or makes again for a redirect."""
+        """Send a request of the manager, or one that follows a redirect."""
         given = self._pool.headers if headers is None else headers
         return self._manager._send(self._pool, method, url, body, given, options)
 
 
 def outgoing(pool: Any, method: str, url: str, body: Any, headers: Mapping[str, str], *, chunked: bool) -> Outgoing:
-    """A request as it goes out, with the headers that urllib3 would add."""
+    """A request of urllib3, as `Outgoing`, with the headers that urllib3 would add."""
     given = [(encoded(name), encoded(value)) for name, value in urllib3.HTTPHeaderDict(headers).iteritems()]
     names = {name.lower() for name, _ in given}
     if b"host" not in names:
@@ -145,12 +145,12 @@ def outgoing(pool: Any, method: str, url: str, body: Any, headers: Mapping[str, 
 
 
 def encoded(text: str | bytes) -> bytes:
-    """Names and values of headers, which programs give as either."""
+    """A header's name or value as bytes; programs use either type."""
     return text if isinstance(text, bytes) else text.encode("latin-1")
 
 
 def parts_of(body: Any) -> Iterable[bytes] | None:
-    """The parts of a body, if there is one: bytes, text, a file, or parts."""
+    """The parts of a body, which may be bytes, text, a file, or parts; ``None`` without a body."""
     if not body:
         return None
     if isinstance(body, (str, bytes)):
@@ -161,16 +161,16 @@ def parts_of(body: Any) -> Iterable[bytes] | None:
 
 
 def answer_of(response: Any, close: Any) -> Answer:
-    """A response of urllib3's, which has not been read."""
+    """An unread response of urllib3, as `Answer`."""
     headers = [(encoded(name), encoded(value)) for name, value in response.headers.items()]
-    parts = iter(lambda: response.read1(CHUNK, decode_content=False), b"")  # what is there, and no more
+    parts = iter(lambda: response.read1(CHUNK, decode_content=False), b"")  # does not wait for a whole chunk
     return Answer(response.status, headers, parts, close)
 
 
 def received(
     head: ResponseHead, parts: Generator[bytes, None, None], method: str | None, **known: Any
 ) -> urllib3.HTTPResponse:
-    """A response as urllib3 has it."""
+    """A response out of the filters, as an object of urllib3."""
     return urllib3.HTTPResponse(
         Reader(parts),
         urllib3.HTTPHeaderDict(text_of(head.headers)),
@@ -183,7 +183,7 @@ def received(
 
 
 class Reader(io.RawIOBase):
-    """A body to read from."""
+    """The body of a response, as a file."""
 
     def __init__(self, parts: Generator[bytes, None, None]) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class Reader(io.RawIOBase):
 
 
 class Original:
-    """Where cookies are looked for."""
+    """Stands in for the response of `http.client`, in which requests looks for cookies."""
 
     def __init__(self, head: ResponseHead) -> None:
         self.msg = HTTPMessage()
@@ -220,4 +220,4 @@ class Original:
         return True
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""

@@ -214,7 +214,7 @@ class Application:
                 try:
                     self._replace(await self._load(old.number + 1, old.settings, old.filters))
                 except Exception:
-                    logger.exception("%s, but no new VM can be loaded: the old one goes on", why)
+                    logger.exception("%s, but no new VM can be loaded: the old one continues", why)
                     wait = LATER
                 else:
                     self._filter_counts.reloads["recycled",] += 1

@@ -58,7 +58,7 @@ def test_what_is_wrong_is_refused_with_what_to_write(middleware, options, write)
 
 def test_clusters_are_said_in_one_place(middleware):
     assert "idp" in with_clusters(Services(clusters={"idp"}), {"idp": "http://x"}).clusters
-    with pytest.raises(ValueError, match="has 'idp', for which clusters= has no URL: say all clusters in one place"):
+    with pytest.raises(ValueError, match="has 'idp', for which clusters= has no URL: give all clusters in one place"):
         middleware(hello, [], services=Services(clusters={"idp"}), clusters={"other": "http://x"})
 
 

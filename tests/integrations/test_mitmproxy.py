@@ -408,5 +408,5 @@ def test_options_that_do_not_fit_are_refused(mitmweb):
         headers = {"authorization": "Bearer secret", "x-xsrftoken": token, "cookie": cookie}
         page = f"http://127.0.0.1:{mitmweb.ports['page']}/options"
         answer = client.put(page, json=given, headers=headers)
-        assert (answer.status_code, "3 configurations are given, and 2 filters" in answer.text) == (400, True)
+        assert (answer.status_code, "3 configurations are given for 2 filters" in answer.text) == (400, True)
         assert client.get("/still").headers["server"] == "proxy-wasm"

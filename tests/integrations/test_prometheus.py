@@ -106,7 +106,7 @@ def test_what_is_no_tag(name, regex, said):
 
 
 def test_a_collector_is_of_metrics():
-    with pytest.raises(TypeError, match=r"^metrics are what can be shown"):
+    with pytest.raises(TypeError, match=r"^metrics must have a method snapshot"):
         FilterMetrics({})
 
 

@@ -114,7 +114,7 @@ def test_what_cannot_be_loaded_anew_goes_on(engine, caplog):
     async def run() -> None:
         served = asgi.ProxyWasmMiddleware(Application().asgi, chain(once), engine=engine, recycle=Recycle(age=0.1))
         with anyio.fail_after(30):
-            while "but no new VM can be loaded: the old one goes on" not in caplog.text:
+            while "but no new VM can be loaded: the old one continues" not in caplog.text:
                 assert (await of_asgi.get(served, "GET", "/", [])).status == 200
                 await anyio.sleep(0.05)
         assert (await of_asgi.get(served, "GET", "/", [])).status == 200

@@ -72,7 +72,7 @@ def test_what_cannot_be_loaded_anew_goes_on(serve):
     once = "@on_configure\nget_shared_data was\nif_status 0\nreturn 0\nset_shared_data was 1 0\n"
     filters = [{"file": PROBE, "configuration": once}]
     served = serve(settings={"filters": filters, "recycle": {"age": 1.5}})
-    served.wait_for("but no new VM can be loaded: the old one goes on")
+    served.wait_for("but no new VM can be loaded: the old one continues")
     assert served.get().status_code == 200
 
 

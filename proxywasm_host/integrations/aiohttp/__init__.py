@@ -3,7 +3,7 @@
     app = web.Application(middlewares=[ProxyWasmMiddleware(["auth.wasm"])])
 
 A handler gets a new request, and reads its body through the filters. Its response passes the filters too, whether the
-handler makes it as a whole, part by part, or from a file. A WebSocket passes the filters until it opens.
+handler sends it whole, part by part, or from a file. A WebSocket passes the filters until it opens.
 """
 
 from proxywasm_host import remedy

@@ -3,7 +3,7 @@
     async with aiohttp.ClientSession(middlewares=[ProxyWasmClientMiddleware(["auth.wasm"])]) as session:
         ...
 
-aiohttp makes requests and responses by itself. Filters change these objects, so this module uses private parts of them.
+aiohttp makes the objects of requests and responses, and filters change them, so this module uses their private parts.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ LIMIT = 65536
 
 
 class ProxyWasmClientMiddleware(EventLoopCarrier):
-    """A middleware of ``aiohttp.ClientSession`` that gives requests and responses to filters.
+    """A middleware of ``aiohttp.ClientSession`` that passes requests and responses through filters.
 
-    Args: the filters, then those of `Carrier`; `properties` may be a function of the request, `clients` are those of
+    Args: the filters, then those of `Carrier`. `properties` may be a function of the request; `clients` are those of
         `AsyncDriver`. Each event loop has its own host.
 
-    Filters load with the first request. Raises: beside what aiohttp raises, aiohttp.ServerDisconnectedError and, within
-    a body, aiohttp.ClientPayloadError for a response that filters break off.
+    Filters load with the first request. Raises: the errors of aiohttp. If filters break off a response,
+    aiohttp.ServerDisconnectedError, or within a body aiohttp.ClientPayloadError.
     """
 
     logger = logging.getLogger("proxywasm_host.aiohttp")
@@ -95,26 +95,26 @@ class ProxyWasmClientMiddleware(EventLoopCarrier):
 
 
 class Upgraded(Exception):
-    """The connection speaks another protocol from here on."""
+    """The connection has switched to another protocol."""
 
 
 # -- The request -------------------------------------------------------------------------------------------------------
 
 
 def outgoing(request: aiohttp.ClientRequest) -> Outgoing:
-    """A request as it goes out."""
+    """A request of aiohttp, as `Outgoing`."""
     headers = [(name.encode("latin-1"), value.encode("utf-8")) for name, value in request.headers.items()]
     target = request.url.raw_path_qs.encode("ascii")
     return Outgoing(request.method.encode("ascii"), target, request.url.scheme.encode("ascii"), headers)
 
 
 def put(request: aiohttp.ClientRequest, head: RequestHead, body: AsyncIterable[bytes] | None) -> None:
-    """Give the request the head that came out of the filters. It still goes to the server that the program asked."""
+    """Give the request the head that came out of the filters. It still goes to the program's server."""
     headers = CIMultiDict(text_of(head.headers))
     wanted = [hdrs.EXPECT]
     if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
         wanted += [hdrs.CONNECTION, hdrs.UPGRADE]
-    for name in wanted:  # of the connection: filters do not see them
+    for name in wanted:  # connection-specific, so filters do not see them
         if name in request.headers:
             headers[name] = request.headers[name]
     if body is not None and hdrs.CONTENT_LENGTH not in headers:
@@ -123,12 +123,12 @@ def put(request: aiohttp.ClientRequest, head: RequestHead, body: AsyncIterable[b
     request.url = URL(f"{request.url.origin()}{head.path.decode('latin-1')}", encoded=True)
     request.headers = headers
     request.chunked = True if hdrs.TRANSFER_ENCODING in headers else None
-    # `update_body` would close the program's body, of which this one is made, and look at headers once more.
+    # `update_body` would close the program's body, from which this one is made, and process the headers again.
     request._body = None if body is None else payload.AsyncIterablePayload(body)
 
 
 async def parts_of(body: payload.Payload) -> AsyncIterator[bytes]:
-    """Collects the parts of a program's body as it writes them."""
+    """Yield the parts that a program's body writes."""
     parts: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(1)
 
     async def write() -> None:
@@ -163,16 +163,16 @@ class Writer(AbstractStreamWriter):
         await self.write(chunk)
 
     async def drain(self) -> None:
-        """`write` waits already."""
+        """Do nothing: `write` has waited."""
 
     def enable_compression(self, encoding: str = "deflate", strategy: int | None = None) -> None:
-        """The request's own writer does that."""
+        """Do nothing: the request's own writer does it."""
 
     def enable_chunking(self) -> None:
-        """The request's own writer does that."""
+        """Do nothing: the request's own writer does it."""
 
     async def write_headers(self, status_line: str, headers: CIMultiDict[str]) -> None:
-        """Parts of a form have theirs in their bodies."""
+        """Do nothing: the parts of a form write their headers as body."""
 
 
 # -- The response ------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def shown(response: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
 
 
 def closing(response: aiohttp.ClientResponse) -> Any:
-    """Ends the connection if its response was not read to its end."""
+    """A function that closes the connection if the response was not read to its end."""
 
     async def close() -> None:
         if response.connection is not None:
@@ -223,7 +223,7 @@ def change(response: aiohttp.ClientResponse, head: ResponseHead) -> None:
         known = head.status in HTTPStatus._value2member_map_
         response.status, response.reason = head.status, HTTPStatus(head.status).phrase if known else ""
     headers = CIMultiDict(text_of(head.headers))
-    response._cache.clear()  # what was read of the old ones
+    response._cache.clear()  # of values from the old ones
     response._headers, response._raw_headers = CIMultiDictProxy(headers), tuple(head.headers)
     response._cookies, response._raw_cookie_headers = None, tuple(headers.getall(hdrs.SET_COOKIE, ())) or None
 
@@ -253,14 +253,14 @@ class Content(aiohttp.StreamReader):
             await self._call.aclose()
 
     def set_exception(self, exc: Any, *cause: Any) -> None:
-        """aiohttp does it when the program wants no more."""
+        """Break off the call; aiohttp calls this when the program needs no more."""
         super().set_exception(exc, *cause)
         self._feeding.cancel()
-        self._ending = self._loop.create_task(self._call.aclose())  # for `_feed` may not have begun
+        self._ending = self._loop.create_task(self._call.aclose())  # `_feed` may not have begun
 
 
 class Gate(BaseProtocol):
-    """Stands for a connection whose reading a `Content` pauses."""
+    """Stands in for a connection whose reading `Content` can pause."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -269,7 +269,7 @@ class Gate(BaseProtocol):
 
     @property
     def connected(self) -> bool:
-        """As long as filters may let something go."""
+        """Always true: filters may release more."""
         return True
 
     def pause_reading(self) -> None:

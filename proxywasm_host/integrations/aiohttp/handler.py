@@ -34,7 +34,7 @@ class Pump(Protocol):
 
 
 class Body(StreamReader):
-    """The body of a handler's request: it reads more when the handler has taken all that came."""
+    """The body of a handler's request. It reads more once the handler has taken all that arrived."""
 
     def __init__(self, pump: Pump) -> None:
         client = pump.client
@@ -43,7 +43,7 @@ class Body(StreamReader):
         self.fed = False
 
     def take(self, part: object) -> None:
-        """What has come out of the filters."""
+        """Take a part that has come out of the filters."""
         data, ends = (part.data, part.end_stream) if isinstance(part, RequestBody) else (b"", True)
         if data:
             self.feed_data(data)
@@ -68,7 +68,7 @@ class Writer(AbstractStreamWriter):
         self._upgraded: AbstractStreamWriter | None = None
 
     async def write_headers(self, status_line: str, headers: CIMultiDict[str]) -> None:
-        """The head. A WebSocket that opens goes past the filters from here on."""
+        """Feed the head. A WebSocket that opens bypasses the filters from here on."""
         status = int(status_line.split(" ", 2)[1])
         if status == 101:
             self._upgraded = self._pump.client._payload_writer
@@ -81,12 +81,12 @@ class Writer(AbstractStreamWriter):
         await self._pump.sent()
 
     def send_headers(self) -> None:
-        """Heads are sent at once."""
+        """Send the head of a WebSocket; other heads have been fed."""
         if self._upgraded is not None:
             self._upgraded.send_headers()
 
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """A part of the body. Raises: ResponseOver."""
+        """Feed a part of the body. Raises: ResponseOver."""
         if self._upgraded is not None:
             await self._upgraded.write(chunk)
             return
@@ -97,7 +97,7 @@ class Writer(AbstractStreamWriter):
         await self._pump.sent()
 
     async def write_eof(self, chunk: bytes = b"") -> None:
-        """The end."""
+        """Feed the end of the body."""
         if self._upgraded is not None:
             await self._upgraded.write_eof(chunk)
             return
@@ -106,21 +106,21 @@ class Writer(AbstractStreamWriter):
         await self._pump.sent()
 
     async def drain(self) -> None:
-        """Wait until all written parts are sent."""
+        """Wait until all parts of a WebSocket are sent; `write` waits for other parts."""
         if self._upgraded is not None:
             await self._upgraded.drain()
 
     def enable_compression(self, encoding: str = "deflate", strategy: int | None = zlib.Z_DEFAULT_STRATEGY) -> None:
-        """Do nothing here: filters see bytes as they go over the wire, as in Envoy."""
+        """Compress before the filters, which see bytes as they go over the wire, as in Envoy."""
         bits = zlib.MAX_WBITS + 16 if encoding == "gzip" else zlib.MAX_WBITS
         self._compress = zlib.compressobj(wbits=bits, strategy=strategy or zlib.Z_DEFAULT_STRATEGY)
 
     def enable_chunking(self) -> None:
-        """Do nothing here: the framing is decided when the response has come out of the filters."""
+        """Do nothing: the framing is decided when the response has come out of the filters."""
 
 
 class Loop:
-    """An event loop without ``sendfile``, which would go past the filters."""
+    """An event loop without ``sendfile``, which would bypass the filters."""
 
     def __init__(self, loop: object) -> None:
         self._loop = loop
@@ -129,5 +129,5 @@ class Loop:
         return getattr(self._loop, name)
 
     async def sendfile(self, *_: object) -> None:
-        """Say that there is none, so that the file is read."""
+        """Raise NotImplementedError, so that aiohttp reads the file and writes it."""
         raise NotImplementedError

@@ -14,7 +14,7 @@ __all__ = ["Response", "decoded", "received"]
 
 
 def decoded(text: bytes) -> str:
-    """Names and values of headers, as aiohttp has them."""
+    """A header's name or value as text, as aiohttp decodes it."""
     return text.decode("utf-8", "surrogateescape")
 
 
@@ -26,7 +26,7 @@ class Response(web.StreamResponse):
         super().__init__(status=head.status, headers=headers)
 
     async def _start(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        """Without the signals of the application, which the handler's response has had."""
+        """Start without the application's signals, which the handler's response has sent."""
         self._req = request
         writer = self._payload_writer = request._payload_writer
         added = [name for name in (hdrs.CONTENT_TYPE, hdrs.DATE, hdrs.SERVER) if name not in self.headers]

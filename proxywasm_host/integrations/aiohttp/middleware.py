@@ -1,4 +1,4 @@
-"""The middleware of aiohttp."""
+"""The middleware for aiohttp's server."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["ProxyWasmMiddleware"]
 
 
 class ProxyWasmMiddleware(EventLoopCarrier):
-    """A middleware of aiohttp.
+    """A middleware of an ``aiohttp.web.Application`` that passes requests and responses through filters.
 
-    Args: the filters, then those of `Carrier`; `properties` may be a function of the request, `clients` are those of
+    Args: the filters, then those of `Carrier`. `properties` may be a function of the request; `clients` are those of
         `AsyncDriver`. Each event loop has its own host.
 
     Filters load with the first request, or with the application if ``app.cleanup_ctx`` has `context`.

@@ -24,7 +24,7 @@ __all__ = ["Handler", "Pump", "logger"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LEAVING = 0.5
-"""Seconds between two checks whether the client of a held request is still there."""
+"""Seconds between two checks whether the client of a held request is still connected."""
 logger = logging.getLogger("proxywasm_host.aiohttp")
 
 
@@ -33,9 +33,9 @@ class Pump(AsyncPump[Exchange]):
 
     logger = logger
     response: web.StreamResponse
-    """What the middleware returns: it was sent."""
+    """The response that the middleware returns, already sent."""
     _request: web.Request | None = None
-    """The handler's."""
+    """The handler's request."""
 
     def __init__(
         self, worker: Worker, stream: HttpStream, client: web.Request, handler: Handler, *, fix_content_length: bool
@@ -49,7 +49,7 @@ class Pump(AsyncPump[Exchange]):
     # -- The client ----------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Give the request's head to the filters."""
+        """Feed the request's head."""
         client = self.client
         headers, method, target, scheme, server = received(client)
         self.exchange.begin(method, target, scheme, headers, None if client.body_exists else True, server)
@@ -58,7 +58,7 @@ class Pump(AsyncPump[Exchange]):
         """The next part of the body; empty at its end, and ``None`` when the client has gone."""
         if not self.exchange.request_ended:
             return await self.client.content.readany()
-        while self.client.transport is not None:  # noqa: ASYNC110 - of its leaving aiohttp tells nobody
+        while self.client.transport is not None:  # noqa: ASYNC110 - aiohttp reports it to nobody
             await anyio.sleep(LEAVING)
         return None
 
@@ -68,7 +68,7 @@ class Pump(AsyncPump[Exchange]):
             self.exchange.client_gone()
 
     def feed(self, part: bytes) -> None:
-        """Give a part of the client's body to the exchange."""
+        """Feed a part of the client's body."""
         self.exchange.request_body(part, not part or self.client.content.at_eof())
 
     async def write(self, part: ToClient) -> None:
@@ -89,7 +89,7 @@ class Pump(AsyncPump[Exchange]):
     # -- The handler ---------------------------------------------------------------------------------------------
 
     async def ask(self, head: RequestHead) -> None:
-        """Let the handler answer."""
+        """Call the handler, and feed its response."""
         client = self.client
         url = URL(head.path.decode("utf-8", "surrogateescape"), encoded=True)
         upgrade = [(name, value) for name, value in client.raw_headers if name.lower() in (b"connection", b"upgrade")]
@@ -118,7 +118,7 @@ class Pump(AsyncPump[Exchange]):
             made._finish()
 
     async def more(self, body: Body) -> None:
-        """Give the handler's request a part of its body."""
+        """Give the handler's request the next part of its body."""
         exchange = self.exchange
         while not body.fed:
             if exchange.over:
@@ -135,7 +135,7 @@ class Pump(AsyncPump[Exchange]):
                 await self._flush()
 
     async def sent(self) -> None:
-        """The handler has fed a part of its response. Raises: ResponseOver."""
+        """Send the parts that have come out after the handler fed a part of its response. Raises: ResponseOver."""
         exchange = self.exchange
         await self._flush()
         while exchange.stream.response_full and not exchange.over:

@@ -1,6 +1,6 @@
 """Filters in mitmproxy: an addon, and commands that start mitmproxy's programs with it.
 
-``mitmdump -s script.py`` loads it, too, where ``script.py`` is beside this file.
+``mitmdump -s script.py`` loads it too; ``script.py`` is in the folder of this file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
 __all__ = ["SCRIPT", "ProxyWasm", "mitmdump", "mitmproxy", "mitmweb"]
 
 SCRIPT = str(Path(__file__).with_name("script.py"))
-"""For ``-s``."""
+"""The path for mitmproxy's option ``-s``."""
 
 
 def mitmdump() -> None:

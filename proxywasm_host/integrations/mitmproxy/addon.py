@@ -1,4 +1,4 @@
-"""The addon: its options, and mitmproxy's events on their way to filters."""
+"""The addon: its options, and the handlers that pass mitmproxy's events to filters."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ logger = logging.getLogger("proxywasm_host.mitmproxy")
 LOADED = [
     f"proxywasm_{what}" for what in ("filters", "configuration", "network_filters", "network_configuration", "clusters")
 ]
-"""Options whose change loads the filters anew."""
+"""Options that reload the filters when they change."""
 
 
 class Filters(EventLoopCarrier):
-    """Where the filters run."""
+    """The carrier that runs the filters."""
 
     logger = logger
     behind = (lambda app: app is None, "told by mitmproxy")
@@ -44,24 +44,24 @@ class ProxyWasm:
     # -- Options -------------------------------------------------------------------------------------------------
 
     def load(self, loader: Any) -> None:
-        """The options."""
+        """Declare the options."""
         loader.add_option(
             "proxywasm_filters", Sequence[str], [], "Proxy-Wasm filters: modules, in the order of the request."
         )
         loader.add_option(
-            "proxywasm_configuration", Sequence[str], [], "What they are configured with: text or @FILE for each."
+            "proxywasm_configuration", Sequence[str], [], "Their configurations: text or @FILE for each filter."
         )
         loader.add_option(
-            "proxywasm_network_filters", Sequence[str], [], "Network filters, for TCP connections, likewise."
+            "proxywasm_network_filters", Sequence[str], [], "Network filters, for TCP connections: modules, in order."
         )
-        loader.add_option("proxywasm_network_configuration", Sequence[str], [], "What they are configured with.")
+        loader.add_option("proxywasm_network_configuration", Sequence[str], [], "Configurations of network filters.")
         loader.add_option("proxywasm_clusters", Sequence[str], [], "Servers that filters may call: NAME=URL.")
         loader.add_option(
-            "proxywasm_stream", bool, False, "Let bodies pass part by part, where filters let heads go first."
+            "proxywasm_stream", bool, False, "Stream a body part by part, if filters release its head first."
         )
 
     def configure(self, updated: set[str]) -> None:
-        """Take the options. Raises: OptionsError."""
+        """Apply the options. Raises: OptionsError."""
         options = ctx.options
         if self._http is not None and updated.isdisjoint(LOADED):
             return
@@ -87,31 +87,31 @@ class ProxyWasm:
     # -- HTTP ----------------------------------------------------------------------------------------------------
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Take the head of a request. Its body is streamed if filters let the head go at once."""
+        """Carry the head of a request. Its body is streamed if filters release the head at once."""
         if ctx.options.proxywasm_stream and flow.response is None:
             conversation = await self._begin(flow)
             conversation.stream_request()
 
     async def request(self, flow: http.HTTPFlow) -> None:
-        """A request, whole or streamed."""
+        """Carry a request, whole or streamed."""
         if flow.response is None:  # else another addon has answered
             conversation = self._conversations.get(flow.id) or await self._begin(flow)
             await conversation.request()
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Take the head of a response. Its body is streamed if filters let the head go at once."""
+        """Carry the head of a response. Its body is streamed if filters release the head at once."""
         conversation = self._conversations.get(flow.id)
         if conversation is not None and ctx.options.proxywasm_stream:
             conversation.stream_response()
 
     async def response(self, flow: http.HTTPFlow) -> None:
-        """A response, whole or streamed."""
+        """Carry a response, whole or streamed."""
         conversation = self._conversations.pop(flow.id, None)
         if conversation is not None:
             await conversation.response()
 
     def error(self, flow: http.HTTPFlow) -> None:
-        """A flow that ends otherwise."""
+        """Handle a flow that breaks off."""
         conversation = self._conversations.pop(flow.id, None)
         if conversation is not None:
             conversation.broken_off()
@@ -127,7 +127,7 @@ class ProxyWasm:
     # -- TCP -----------------------------------------------------------------------------------------------------
 
     async def tcp_start(self, flow: tcp.TCPFlow) -> None:
-        """A connection of another protocol."""
+        """Begin a connection of another protocol."""
         if self._network is None:
             return
         worker = await self._network._worker()
@@ -135,13 +135,13 @@ class ProxyWasm:
         self._connections[flow.id] = Connection(flow, worker.driver, stream)
 
     def tcp_message(self, flow: tcp.TCPFlow) -> None:
-        """Data of either side."""
+        """Carry data from either side."""
         connection = self._connections.get(flow.id)
         if connection is not None:
             connection.message()
 
     def tcp_end(self, flow: tcp.TCPFlow) -> None:
-        """The connection has ended."""
+        """End a connection."""
         connection = self._connections.pop(flow.id, None)
         if connection is not None:
             connection.close()
@@ -152,13 +152,13 @@ class ProxyWasm:
 def chain(modules: Sequence[str], given: Sequence[str]) -> list[Filter]:
     """The filters that two options describe. Raises: ValueError."""
     if len(given) > len(modules):
-        raise ValueError(f"{len(given)} configurations are given, and {len(modules)} filters")
+        raise ValueError(f"{len(given)} configurations are given for {len(modules)} filters")
     configurations = [*map(text, given), *[b""] * (len(modules) - len(given))]
     return [Filter(module, configuration=each) for module, each in zip(modules, configurations, strict=True)]
 
 
 def text(given: str) -> bytes:
-    """A configuration, or with @ the file that has it."""
+    """A configuration: the text itself, or with @ the content of a file. Raises: ValueError."""
     if not given.startswith("@"):
         return given.encode()
     try:
@@ -169,7 +169,7 @@ def text(given: str) -> bytes:
 
 
 def pair(given: str) -> tuple[str, str]:
-    """A cluster. Raises: ValueError."""
+    """The name and URL of a cluster. Raises: ValueError."""
     name, equals, url = given.partition("=")
     if not equals:
         raise ValueError(f"{given!r} is not a cluster: write it as NAME=URL")

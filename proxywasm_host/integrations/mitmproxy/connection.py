@@ -1,4 +1,4 @@
-"""Carries a connection of TCP through filters, one message of mitmproxy's at a time."""
+"""Carries a TCP connection through filters, one of mitmproxy's messages at a time."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Connection:
         self._driver = driver
         self._stream = stream
         self._message: tcp.TCPMessage | None = None
-        """What is passing the filters, and takes what comes out in its direction."""
+        """The message that is passing the filters. Data that comes out in its direction becomes its content."""
         self._out = b""
         self._injected: list[tuple[bool, bytes]] = []
         driver.attach(stream, self._take)
         driver.perform(stream.new_connection())
 
     def message(self) -> None:
-        """Pass a message through the filters, and put the result in its place."""
+        """Pass a message through the filters, and replace its content by the result."""
         message = self._flow.messages[-1]
-        if (message.from_client, message.content) in self._injected:  # of ours
+        if (message.from_client, message.content) in self._injected:  # by `_take`
             self._injected.remove((message.from_client, message.content))
             return
         self._message, self._out = message, b""
@@ -48,6 +48,6 @@ class Connection:
                 ctx.master.commands.call("inject.tcp", self._flow, not from_client, effect.data)
 
     def close(self) -> None:
-        """The connection has ended."""
+        """End the connection's stream."""
         self._driver.detach(self._stream)
         self._driver.perform(self._stream.close())

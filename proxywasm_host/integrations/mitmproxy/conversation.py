@@ -1,9 +1,8 @@
 """Carries one exchange through a flow of mitmproxy: it reads messages from the flow, and writes the results back.
 
-A body is whole when filters see it, or passes part by part (`stream_request`, `stream_response`). mitmproxy cannot wait
-while it streams, so a body is streamed only if its head has come out at once. If a filter holds a part until another
-event (a callout's reply, a tick), the part goes out with the next one; if it still holds a part at the end, the flow is
-killed.
+Filters get a body whole, or part by part (`stream_request`, `stream_response`). mitmproxy cannot wait while it streams,
+so a body is streamed only if its head has come out at once. If a filter holds a part until another event (a callout's
+reply, a tick), the part goes out with the next one; if it still holds a part at the end, the flow is killed.
 """
 
 from __future__ import annotations
@@ -42,15 +41,15 @@ class Conversation:
     def __init__(self, flow: http.HTTPFlow, driver: AsyncDriver, stream: HttpStream) -> None:
         self._flow = flow
         self._change = anyio.Event()
-        # Whole bodies are measured when they have come out, and streamed ones have no length that filters may change.
+        # A whole body gets its length when it has come out; a streamed one that filters may change has none.
         self._exchange = Exchange(driver, stream, fix_content_length=False, wake=self._woken, log=logger)
         self._asked: HeaderList | None = None
         """The request's headers, once the filters have them."""
         self._answered: HeaderList | None = None
         self._early: dict[str, Any] = {}
-        """Heads that are in the flow before their bodies have come. Nothing is streamed if none comes."""
+        """Heads that are in the flow before their bodies have arrived. mitmproxy does not stream an empty body."""
         self._streamed: set[http.Message] = set()
-        """Messages whose bodies have passed part by part."""
+        """Messages whose bodies have been streamed."""
         self._closed = False
 
     def _woken(self) -> None:
@@ -69,7 +68,7 @@ class Conversation:
         self._exchange.begin(request.method, request.path, request.scheme, self._asked, end_stream)
 
     def stream_request(self) -> None:
-        """Let its head go, and then its body part by part, if filters let it."""
+        """Send the request's head, and then its body part by part, if filters release the head at once."""
         exchange, request = self._exchange, self._flow.request
         if not may_have_body(request):
             return
@@ -85,7 +84,7 @@ class Conversation:
             request.stream = stream
 
     async def request(self) -> None:
-        """Put the request that comes out into the flow, or the response that filters gave."""
+        """Put the request that comes out into the flow, or the filters' own response."""
         exchange, request = self._exchange, self._flow.request
         if request in self._streamed:
             return
@@ -133,7 +132,7 @@ class Conversation:
         self._exchange.response(response.status_code, self._answered, trailers=True)
 
     def stream_response(self) -> None:
-        """Let its head go, and then its body part by part, if filters let it."""
+        """Send the response's head, and then its body part by part, if filters release the head at once."""
         exchange, response = self._exchange, self._flow.response
         if exchange.over or response is None or response.status_code == 101:
             return
@@ -195,12 +194,12 @@ class Conversation:
     # -- Either --------------------------------------------------------------------------------------------------
 
     def _say(self, what: str, came: HeaderList, head: RequestHead | ResponseHead, body: bytes | None) -> None:
-        """Tell what filters have changed in a head, once."""
+        """Note the filters' changes of a head, once."""
         if body is None or self._early.get(what) is not head:
             say_difference(self._flow, what, came, head.headers)
 
     def _parts(self, queue: Any, message: http.Message, *, end: bool) -> list[bytes]:
-        """What has come out of a body; the flow is killed if there is no way for it to go on."""
+        """The parts of a body that have come out; the flow is killed if it cannot continue."""
         parts, ended = [], False
         while queue:
             part = queue.popleft()
@@ -214,12 +213,12 @@ class Conversation:
             self._streamed.add(message)
             if not ended:
                 if not self._exchange.over:
-                    logger.warning("%s: a filter holds the end of what is streamed", self._flow.request.url)
+                    logger.warning("%s: a filter holds the end of the streamed body", self._flow.request.url)
                 self._flow.kill()
         return [part for part in parts if part]  # an empty one would be the end of a chunked body
 
     def broken_off(self) -> None:
-        """The flow has ended otherwise."""
+        """End the exchange of a flow that broke off."""
         if not self._closed:
             self._exchange.client_gone()
             self._close()

@@ -27,7 +27,7 @@ __all__ = [
 
 FRAMING = (b"content-length", b"transfer-encoding")
 UNTOLD = (*FRAMING, b"connection", b"host", b"upgrade")
-"""Headers that carriers change by themselves."""
+"""Headers whose changes are not noted, because carriers make them."""
 
 
 def properties(flow: flows.Flow) -> Mapping[str, PropertyValue]:
@@ -50,7 +50,7 @@ def pairs(message: Any) -> HeaderList:
 
 
 def headers_of(request: http.Request) -> HeaderList:
-    """The request's headers, with the Host that it names or is sent to."""
+    """The request's headers, including a Host: the one that it names, or the server that it is sent to."""
     headers = pairs(request.headers)
     if not any(name == b"host" for name, _ in headers):
         headers.insert(0, (b"host", request.data.authority or address((request.host, request.port)).encode()))
@@ -60,7 +60,7 @@ def headers_of(request: http.Request) -> HeaderList:
 
 
 def may_have_body(request: http.Request) -> bool:
-    """Whether a body may follow the head of a request: HTTP/1 says so, HTTP/2 need not."""
+    """Whether a body may follow the head of a request. Headers of HTTP/1 always say so, those of HTTP/2 need not."""
     if "content-length" in request.headers or "transfer-encoding" in request.headers:
         return bool(request.headers.get("content-length") != "0")
     http_2: bool = not request.http_version.startswith("HTTP/1")
@@ -68,20 +68,20 @@ def may_have_body(request: http.Request) -> bool:
 
 
 def upgrade_of(request: http.Request) -> HeaderList:
-    """The headers that ask for a WebSocket, which are those of a connection: filters do not see them."""
+    """The headers that request a WebSocket. They are connection-specific, so filters do not see them."""
     wanted = request.headers.get("upgrade", "").lower() == "websocket"
     return [pair for pair in request.headers.fields if wanted and pair[0].lower() in (b"connection", b"upgrade")]
 
 
 def addressed_by(request: http.Request) -> tuple[bytes, bytes]:
-    """Authority and path that filters will see."""
+    """The authority and path that filters will see."""
     return addressed(headers_of(request), request.data.method, request.data.path, request.data.scheme, b"")
 
 
 def feed(
     message: http.Message, body: Callable[[bytes, bool], None], trailers: Callable[[HeaderList], None], data: bytes
 ) -> None:
-    """Give a part of a message to the filters: `data`, or at the end nothing. A message that is whole is one part."""
+    """Feed a part of a message. `data` is empty at the end; a whole message is one part."""
     whole = message.raw_content is not None
     if data:
         body(data, whole and not message.trailers)
@@ -92,7 +92,7 @@ def feed(
 
 
 def framed(headers: HeaderList, body: bytes | None, *, had: bool, http_1: bool) -> HeaderList:
-    """Headers with the length of a body if the message `had` one; for one that is streamed without a length."""
+    """Headers with the length of the body, if the message `had` one. A streamed body (``None``) has no length."""
     rest = [pair for pair in headers if pair[0] not in FRAMING]
     if body is not None:
         return [*rest, (b"content-length", b"%d" % len(body))] if had else rest

@@ -12,7 +12,7 @@ __all__ = ["AppResponse", "Input"]
 
 
 class Input(io.RawIOBase):
-    """``wsgi.input``, of what `read` gives: the next part of the body, empty at its end."""
+    """``wsgi.input``, whose `read` returns the next part of the body, empty at its end."""
 
     def __init__(self, read: Callable[[], bytes]) -> None:
         self._read = read
@@ -23,7 +23,7 @@ class Input(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what has come, as `io.RawIOBase` says."""
+        """Read the data that has arrived, as `io.RawIOBase` specifies."""
         data = self._rest or memoryview(self._read())
         size = min(len(buffer), len(data))
         buffer[:size], self._rest = data[:size], data[size:]
@@ -31,19 +31,19 @@ class Input(io.RawIOBase):
 
 
 class AppResponse:
-    """Feeds the exchange with what an application says of its response.
+    """Feeds the exchange an application's response.
 
-    Its headers may be said again until the first part of its body.
+    The application may replace its headers until the first part of its body.
 
     Args:
-        exchange: of the request.
-        lock: to be held when it is fed.
+        exchange: the request's exchange.
+        lock: held while it is fed.
     """
 
     status_line = ""
-    """As the application said it, once its headers were fed."""
+    """The application's status line, once its headers have been fed."""
     _said: tuple[str, list[tuple[str, str]]] | None = None
-    """What was given `start`, until it is fed."""
+    """The arguments of `start`, until they are fed."""
 
     def __init__(self, exchange: Exchange, lock: Any) -> None:
         self._exchange = exchange
@@ -60,7 +60,7 @@ class AppResponse:
         return self.body
 
     def body(self, data: bytes) -> None:
-        """A part of the body. Raises: AssertionError, before `start`."""
+        """Feed a part of the body. Raises: AssertionError, before `start`."""
         if data and not self._exchange.over:
             assert self._said or self.status_line, "the application has not called start_response"  # noqa: S101
             self._head(end=False)
@@ -68,7 +68,7 @@ class AppResponse:
                 self._exchange.response_body(bytes(data), False)
 
     def end(self) -> None:
-        """The application has returned, and its body has ended."""
+        """Feed the end: the application has returned, and its body has ended."""
         if self._said is not None:
             self._head(end=True)
         elif self.status_line:

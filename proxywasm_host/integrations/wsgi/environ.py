@@ -31,7 +31,7 @@ RAW_TARGETS = ("RAW_URI", "REQUEST_URI")
 
 
 def request_headers(environ: Environ) -> HeaderList:
-    """The request's headers, as far as the server tells them."""
+    """The request's headers, as far as the environ has them."""
     headers = []
     for key, value in environ.items():
         name = key[5:] if key[:5] == "HTTP_" else key if key in UNPREFIXED and value else ""
@@ -46,7 +46,7 @@ def server_address(environ: Environ) -> bytes:
 
 
 def target(environ: Environ) -> bytes:
-    """Path and query as they were on the wire, as far as the server tells."""
+    """Path and query as they were on the wire, as far as the environ has them."""
     for name in RAW_TARGETS:
         if raw := environ.get(name):
             return bytes(raw.encode("latin-1"))
@@ -57,13 +57,13 @@ def target(environ: Environ) -> bytes:
 
 
 def addressed_by(environ: Environ) -> tuple[bytes, bytes]:
-    """Authority and path that filters will see."""
+    """The authority and path that filters will see."""
     method, scheme = (environ[name].encode("latin-1") for name in ("REQUEST_METHOD", "wsgi.url_scheme"))
     return addressed(request_headers(environ), method, target(environ), scheme, server_address(environ))
 
 
 def upstream_environ(environ: Environ, head: RequestHead, body: io.BufferedReader) -> Environ:
-    """The application's environ, of what came out of the filters."""
+    """The application's environ, from the request that came out of the filters."""
     upstream = {key: value for key, value in environ.items() if key[:5] != "HTTP_" and key not in UNPREFIXED}
     for header, value in head.headers:
         key = header.decode("latin-1").upper().replace("-", "_")
@@ -87,12 +87,12 @@ def upstream_environ(environ: Environ, head: RequestHead, body: io.BufferedReade
 
 
 def text_of(headers: HeaderList) -> list[tuple[str, str]]:
-    """Headers as WSGI has them."""
+    """Headers as text, as in WSGI."""
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def status_line(status: int) -> str:
-    """A status as WSGI has it."""
+    """A status with its reason phrase, as in WSGI."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:

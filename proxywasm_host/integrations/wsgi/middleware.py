@@ -16,13 +16,13 @@ __all__ = ["ProxyWasmMiddleware"]
 class ProxyWasmMiddleware(ThreadCarrier):
     """Runs filters in front of a WSGI application.
 
-    Args: those of `Carrier`; `properties` may be a function of the environ, `clients` are those of `ThreadDriver`.
+    Args: those of `Carrier`. `properties` may be a function of the environ; `clients` are those of `ThreadDriver`.
     """
 
     logger = logging.getLogger("proxywasm_host.wsgi")
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """A WSGI application."""
+        """Serve a request, as a WSGI application."""
         known = {**properties(environ), **self._properties_of(environ)}
         driver, stream = self._stream(known, lambda: addressed_by(environ))
         pump = Pump(driver, stream, environ, start_response, fix_content_length=self._fix_content_length)
@@ -30,12 +30,13 @@ class ProxyWasmMiddleware(ThreadCarrier):
 
 
 class Response:
-    """The iterable that the server gets: the parts of the body, the first of which has come out."""
+    """The iterable for the server: the parts of the body, the first of which has come out."""
 
     def __init__(self, parts: Generator[bytes, None, None]) -> None:
         self._parts = parts
         self._first: bytes | None = next(parts, b"")
-        """``start_response`` was called for it. Of nothing, wsgiref would say the length, also where none may be."""
+        """``start_response`` has been called for it. It may be empty: without a part, wsgiref would add a length, even
+        to a response that may have none."""
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -45,5 +46,5 @@ class Response:
         return next(self._parts) if first is None else first
 
     def close(self) -> None:
-        """The server wants no more."""
+        """End the exchange: the server needs no more."""
         self._parts.close()

@@ -1,7 +1,7 @@
 """Carries one exchange between a WSGI server and an application.
 
-* WSGI does not tell that a client has gone: that shows when the response is sent, or when the body ends before its
-  ``CONTENT_LENGTH``.
+* WSGI does not report that a client has gone. It shows only when the response is sent, or when the body ends before
+  its ``CONTENT_LENGTH``.
 * ``start_response`` of the server is called when the response's head has come out of the filters, and always before
   the middleware returns, because granian ignores later calls. WSGI has no form for trailers, upgrades and 1xx, so the
   pump does not pass them on.
@@ -38,14 +38,14 @@ logger = logging.getLogger("proxywasm_host.wsgi")
 
 
 class RequestCut(OSError):
-    """The application reads a body that broke off: its client is gone."""
+    """The application reads a body that broke off, because its client has gone."""
 
 
 class Pump(ThreadPump):
     """A request in progress."""
 
     _cut = False
-    """The request broke off."""
+    """Whether the request broke off."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Pump(ThreadPump):
             self._unread = float("inf")
 
     def run(self, app: Callable[..., Iterable[bytes]]) -> Generator[bytes, None, None]:
-        """The parts of the response. Raises what the application raises, and StreamReset."""
+        """Yield the parts of the response. Raises: the errors of the application, and StreamReset."""
         self._app = app
         with closing(self.carry()) as sent:
             for part in sent:
@@ -80,7 +80,7 @@ class Pump(ThreadPump):
     # -- The request ---------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Give the request's head to the filters."""
+        """Feed the request's head."""
         environ = self._environ
         method, scheme = (environ[name].encode("latin-1") for name in ("REQUEST_METHOD", "wsgi.url_scheme"))
         self.feed(
