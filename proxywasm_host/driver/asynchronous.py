@@ -1,4 +1,4 @@
-"""The driver for event loops: asyncio (uvloop too) and trio, through anyio.
+"""The driver for event loops, through anyio: asyncio (also uvloop) and trio.
 
     async with AsyncDriver(host) as driver:
         stream = host.http_stream([plugin])
@@ -8,9 +8,9 @@
 Rules of this module:
 
 * A driver, its host and all their streams belong to the event loop in which the driver was entered. No guest runs
-  during an await, so callbacks of one VM never overlap; other threads only wake the loop.
-* A callout's reply, a tick and a message in a queue are events too: each of their effects goes to its stream.
-* An exception of a client is logged, and is a failed callout to the guest.
+  during an await, so callbacks of one VM never overlap. Other threads only wake the loop.
+* A callout's reply, a tick and a message in a queue are also events; each of their effects goes to its stream.
+* An exception of a client is logged, and the guest gets a failed callout.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class AsyncClient(Protocol):
     """Makes callouts of one kind. An `AsyncExitStack` closes it if it has ``aclose``."""
 
     async def __call__(self, callout: Any, /, *conversation: Any) -> Reply:
-        """Make the callout and return its reply; may be cancelled.
+        """Make the callout and return its reply. It may be cancelled.
 
-        The client of `GrpcStream` gets an `AsyncConversation` as well: it sends the messages of ``async for message in
+        The client of `GrpcStream` also gets an `AsyncConversation`. It sends the messages of ``async for message in
         conversation``, awaits `AsyncConversation.tell` with each reply, and returns the last one, a `GrpcClosed`.
         """
         ...
@@ -57,16 +57,16 @@ class AsyncDriver(Dispatcher):
     """Performs the effects of `host` in this event loop, from ``__aenter__`` to ``__aexit__``; the host stays open.
 
     Args:
-        host: whose effects; its `Host.wake` is set meanwhile.
-        clients: functions that make callouts, by the effect's type (`HttpCall`, `RedisCall`, …). Callouts of other
-            types go to the host's clusters, if these are a `Clusters`; else they fail.
+        host: the host whose effects are performed; its `Host.wake` is set meanwhile.
+        clients: functions that make callouts, by type of effect (`HttpCall`, `RedisCall`, …). Callouts of other types
+            go to the host's clusters if these are a `Clusters`, and else fail.
         stream_idle_timeout: seconds without progress after which `HttpStream.time_out` ends an attached stream;
             ``None`` for never.
-        record: which HTTP streams are recorded, and where; make the driver before you load filters then.
+        record: which HTTP streams are recorded, and where. With it, make the driver before you load filters.
     """
 
     interruptible: Callable[[], Interruptible]
-    """Makes context managers that can be cancelled, in this event loop."""
+    """Makes context managers that can be cancelled, for this event loop."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class AsyncDriver(Dispatcher):
         assert group is not None  # noqa: S101 - entered
         group.cancel_scope.cancel()
         try:
-            await group.__aexit__(None, None, None)  # the exception is raised further, without a group
+            await group.__aexit__(None, None, None)  # the caller gets the exception without a group
         finally:
             if self._own_clients is not None:
                 with anyio.CancelScope(shield=True):
@@ -114,7 +114,7 @@ class AsyncDriver(Dispatcher):
 
     @staticmethod
     def _scheduler() -> Callable[..., object]:
-        """A function that schedules another one in this event loop, from any thread."""
+        """A function that schedules a function in this event loop, from any thread."""
         loop: Any = current_token().native_token
         soon: Callable[..., object] = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
         return soon
@@ -127,7 +127,7 @@ class AsyncDriver(Dispatcher):
             self.perform(self.host.drain())
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
-        """Run a function beside everything else, until the driver ends. It must not raise."""
+        """Run a function in a task until the driver ends. It must not raise."""
         if self._group is not None:
             self._group.start_soon(function, *args)
 
@@ -136,7 +136,7 @@ class AsyncDriver(Dispatcher):
             await anyio.sleep(seconds)
             try:
                 function()
-            except Exception:  # noqa: BLE001 - the driver goes on
+            except Exception:  # noqa: BLE001 - the driver continues
                 logger.exception("a scheduled call failed")
 
         self.start_soon(later)
@@ -173,11 +173,11 @@ class AsyncDriver(Dispatcher):
     async def _answer(self, client: AsyncClient, callout: Callout, scope: anyio.CancelScope) -> None:
         conversation = [self._conversations.get((callout.plugin, callout.token))] * isinstance(callout, GrpcStream)
         with scope:
-            if scope.cancel_called:  # before its turn: a client would notice at its first await
+            if scope.cancel_called:  # cancelled before it started: a client would notice only at its first await
                 return
             try:
                 reply = await client(callout, *conversation)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the guest waits for an answer
+            except Exception as error:  # noqa: BLE001 - the guest must get a reply
                 logger.exception("the client of %s failed", type(callout).__name__)
                 reply = CalloutFailed(f"{type(error).__name__}: {error}")
         if self._scopes.get((callout.plugin, callout.token)) is scope:

@@ -1,6 +1,6 @@
-"""The library's own clients, for callouts without a client of the embedder.
+"""The library's own clients, for callouts for which the embedder has no client.
 
-A client is made at the first callout of its kind, so unused packages need not be installed.
+A client is made at the first callout of its kind, so packages that are not used need not be installed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ MODULES: dict[type[Callout], tuple[str, str]] = {
     RedisCall: ("proxywasm_host.driver.redis", "RedisClient"),
     NameLookup: ("proxywasm_host.driver.names", "NameClient"),
 }
-"""Where clients are, and how they are called (those for event loops with ``Async`` before it). Who has callouts of
-another kind adds the client for them."""
+"""Module and class of each client; classes for event loops have the prefix ``Async``. Code with callouts of another
+kind adds its client here."""
 
 
 class _Clients:
@@ -43,7 +43,7 @@ class _Clients:
         self._told: set[str] = set()
 
     def _client(self, kind: type[Callout]) -> Any:
-        """The class of a client. Raises: ModuleNotFoundError, with the package to install."""
+        """The client for callouts of this kind. Raises: ModuleNotFoundError, with the package to install."""
         module, name = MODULES[kind]
         if module not in self._made:
             found = getattr(import_module(module), self.prefix + name)
@@ -51,10 +51,10 @@ class _Clients:
         return self._made[module]
 
     def _missing(self, kind: type[Callout], error: ModuleNotFoundError) -> CalloutFailed:
-        """Log once that a package has to be installed."""
+        """Log once that a package must be installed."""
         if kind.__name__ not in self._told:
             self._told.add(kind.__name__)
-            logger.error("no %s can be made: %s", kind.__name__, error)
+            logger.error("cannot make callouts of type %s: %s", kind.__name__, error)
         return CalloutFailed(str(error))
 
 
@@ -79,7 +79,7 @@ class AsyncClients(_Clients):
 
 
 class Clients(_Clients):
-    """Clients for all threads of a driver, which holds its lock while it makes one."""
+    """Clients for all threads of a driver. The driver holds its lock while a client is made."""
 
     def __call__(self, callout: Callout, /, *conversation: Any) -> Reply:
         """Make a callout. Its result or its failure is the reply."""

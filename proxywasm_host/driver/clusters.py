@@ -18,10 +18,10 @@ from proxywasm_host.services import MAX_CALLOUTS
 __all__ = ["Cluster", "Clusters"]
 
 ANY_HOST, SECURE_ANY_HOST = "http://any.host", "https://any.host"
-"""URLs of clusters that stand for all addresses."""
+"""URLs of the clusters that represent all addresses."""
 MIB = 1 << 20
 TOLD = 100
-"""How many unknown names are logged, because filters may invent names."""
+"""Maximum number of unknown names that are logged, because filters may invent names."""
 logger = logging.getLogger("proxywasm_host.driver")
 ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?P<port>:[0-9]{1,5})?")
 PORTS = range(1, 1 << 16)
@@ -33,23 +33,22 @@ class Cluster:
 
     Args:
         url: scheme, host and port (``https://auth.example:8443``); each callout has its own path. For Redis
-            ``redis://[user:password@]host[:port][/database]`` (``rediss`` with TLS), of which a filter may override
-            user, password and database.
-        verify: whether the server's certificate is checked, or the file with the authorities to trust.
-        certificate: files of our own certificate and its key, for mutual TLS.
+            ``redis://[user:password@]host[:port][/database]`` (``rediss`` with TLS); a filter may override user,
+            password and database.
+        verify: whether the server's certificate is checked, or a file with the authorities to trust.
+        certificate: files with our own certificate and its key, for mutual TLS.
         connect_timeout: seconds for connecting (Envoy's default).
-        timeout: seconds for a callout without a timeout of the filter; ``None`` for no limit, as in Envoy.
-        max_connections: connections at a time; further callouts wait up to `connect_timeout`, and then get 503.
-        max_callouts: callouts of one plugin under way; more are refused with INTERNAL_FAILURE.
-        max_response: bytes of a reply's body; more is a reset. For gRPC, bytes of a message; more is status 8.
+        timeout: seconds for a callout for which the filter sets no timeout; ``None`` for no limit, as in Envoy.
+        max_connections: maximum number of connections; further callouts wait up to `connect_timeout`, and then get 503.
+        max_callouts: maximum number of concurrent callouts from one plugin; more are refused with INTERNAL_FAILURE.
+        max_response: maximum bytes of a reply's body; more is a reset. For gRPC, of a message; more is status 8.
         http2: offer HTTP/2 over TLS (extra ``http2``). gRPC always uses it.
         authority: ``:authority`` of gRPC calls, and the name that a certificate must have, for HTTP too; ``None`` for
             the URL's.
-        keep_alive: seconds after which a gRPC connection that is silent amid a call is pinged, and within which it must
-            answer, or else its calls end with status 14; ``None`` for never. After two pings without a message between
-            them, further ones come once a minute (grpcio's rule, for servers close connections that ping more often).
-
-        redis_cluster: whether Redis runs in cluster mode; the URL names one of its nodes.
+        keep_alive: seconds of silence after which a gRPC connection with calls is pinged; without an answer within the
+            same time, its calls end with status 14. ``None`` for never. After two pings without a message between
+            them, grpcio pings only once a minute, because servers close connections that ping more often.
+        redis_cluster: whether Redis runs in cluster mode. The URL names one of its nodes.
 
     Raises: ValueError, for an invalid URL, or one with a path; TypeError or ValueError, for an invalid number.
     """
@@ -87,7 +86,7 @@ class Cluster:
 
     @cached_property
     def tls(self) -> ssl.SSLContext | bool:
-        """The settings of TLS. Raises: OSError, for files that are missing or hold no certificate."""
+        """The settings of TLS. Raises: OSError, for files that are missing or contain no certificate."""
         if not self.url.startswith("https:"):
             return False
         authorities = self.verify if isinstance(self.verify, str) else None
@@ -103,9 +102,9 @@ class Cluster:
 class Clusters(Mapping[str, Cluster]):
     """Clusters by name, for `Services(clusters=…)`: ``Clusters({"idp": "https://idp.example"})``.
 
-    With `any_host`, another name like ``host:port`` is the target itself, over TLS if a call's ``:scheme`` is
-    ``https``: filters then reach all hosts that this machine reaches. A `Cluster` as `any_host` has the options of such
-    calls, and lets filters leave the port out, as in nginx. An unknown name that a filter calls is logged once.
+    With `any_host`, any other name like ``host:port`` is itself the target, over TLS if the call's ``:scheme`` is
+    ``https``. Filters can then call all hosts that this machine can reach. A `Cluster` as `any_host` has the options of
+    such calls, and lets filters leave the port out, as in nginx. An unknown name that a filter calls is logged once.
 
     Raises: TypeError, for a value that is not a cluster; ValueError, for an invalid URL.
     """
@@ -139,7 +138,7 @@ class Clusters(Mapping[str, Cluster]):
         return self.called(name)
 
     def called(self, name: str, authority: str | None = None) -> Cluster:
-        """The cluster of a call; with an `authority`, one to an address is secure. Raises: KeyError."""
+        """The cluster for a call. With an `authority`, a call to an address uses TLS. Raises: KeyError."""
         found = self._named.get(name)
         if found is not None:
             return found
@@ -152,7 +151,7 @@ class Clusters(Mapping[str, Cluster]):
         return replace(self._anywhere[authority is not None], url=url, authority=authority)
 
     def client_of(self, name: str, cluster: Cluster) -> Cluster:
-        """Of which cluster the client is that makes a call: all addresses share one, so that no guest has many made."""
+        """The cluster whose client makes a call. All addresses share one, so that a guest cannot create many."""
         return cluster if name in self._named else self._anywhere[cluster.url.startswith("https:")]
 
     def __contains__(self, name: object) -> bool:

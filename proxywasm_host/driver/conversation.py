@@ -1,7 +1,7 @@
-"""The guest's side of a gRPC stream, for a client: messages to send, and a way to give replies.
+"""The guest's side of a gRPC stream, for a client: the messages to send, and a way to deliver replies.
 
-Messages of a guest wait here until the client takes them. When `tell` returns, the guest has got the reply; a client
-that reads on only then lets HTTP/2's flow control hold the server back.
+Messages of a guest wait here until the client takes them. When `tell` returns, the guest has the reply. A client that
+reads the next message only then lets HTTP/2's flow control slow down the server.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from proxywasm_host.runtime.effects import GrpcStream, Reply
 __all__ = ["MAX_UNSENT", "AsyncConversation", "Conversation", "ThreadConversation"]
 
 MAX_UNSENT = 16 << 20
-"""Bytes of messages that may wait on one stream. Guests cannot wait, so more ends the stream."""
+"""Maximum bytes of messages that wait on one stream. Guests cannot wait, so more ends the stream."""
 Deliver = Callable[[GrpcStream, Reply, Callable[[], None]], None]
-"""Gives a reply to the guest, and then calls the function. Called in the thread of the client."""
+"""Delivers a reply to the guest, and then calls the function. Called in the thread of the client."""
 
 
 class Conversation:
     """The messages that a guest sends on a gRPC stream, until the client takes them.
 
-    ``for message in conversation`` waits for them, in a thread.
+    In a thread, ``for message in conversation`` waits for them.
     """
 
     def __init__(self, callout: GrpcStream, deliver: Deliver) -> None:
@@ -36,7 +36,7 @@ class Conversation:
         self._complete = False
 
     def send(self, message: bytes | None, *, end: bool) -> bool:
-        """Queue a message; `end`: it is the last. False if too much waits already."""
+        """Queue a message, the last one if `end`. Returns false if too much waits already."""
         with self._changed:
             if self._complete:
                 return True
@@ -51,7 +51,7 @@ class Conversation:
         return True
 
     def end(self) -> None:
-        """End the stream: nothing more is sent, and no reply reaches the guest."""
+        """End the stream. Nothing more is sent."""
         with self._changed:
             self._unsent.clear()
             self._size, self._complete = 0, True
@@ -75,7 +75,7 @@ class Conversation:
         """Wake the client."""
 
     def _take(self) -> bytes | None:
-        """The next message, if there is one. The caller holds the lock."""
+        """The next message, or ``None`` if none waits. The caller holds the lock."""
         if not self._unsent:
             return None
         message = self._unsent.popleft()
@@ -89,7 +89,7 @@ class AsyncConversation(Conversation):
     Args:
         callout: the stream.
         deliver: see `Deliver`.
-        soon: calls a function in the event loop of the client, from the thread of the host.
+        soon: a function that schedules a function in the event loop of the client, from the thread of the host.
     """
 
     def __init__(self, callout: GrpcStream, deliver: Deliver, soon: Callable[[Callable[[], Any]], Any]) -> None:
@@ -104,7 +104,7 @@ class AsyncConversation(Conversation):
         self._wake()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        import anyio  # noqa: PLC0415 - an extra of who has event loops
+        import anyio  # noqa: PLC0415 - from an extra
 
         while True:
             come = anyio.Event()
@@ -119,7 +119,7 @@ class AsyncConversation(Conversation):
                 await come.wait()
 
     async def tell(self, reply: Reply) -> None:
-        """Give the guest a reply, and wait until it has it."""
+        """Deliver a reply to the guest, and wait until it has it."""
         import anyio  # noqa: PLC0415 - likewise
 
         told = anyio.Event()
@@ -134,7 +134,7 @@ class ThreadConversation(Conversation):
         super().__init__(callout, deliver)
         self._over = False
         self.on_cancel: Callable[[], object] = lambda: None
-        """Set by the client: breaks its call off, in any thread."""
+        """Cancels the client's call, from any thread. Set by the client."""
 
     def cancel(self) -> None:
         """The guest has cancelled the stream."""
@@ -149,7 +149,7 @@ class ThreadConversation(Conversation):
         return self._over
 
     def tell(self, reply: Reply) -> None:
-        """Give the guest a reply, and wait until it has it or has cancelled the stream."""
+        """Deliver a reply to the guest, and wait until it has it or has cancelled the stream."""
         told: list[bool] = []
 
         def now() -> None:

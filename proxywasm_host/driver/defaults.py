@@ -1,6 +1,6 @@
 """Defaults of carriers: the middleware, `proxywasm serve`, the command line.
 
-They carry requests of any client through any filters, so a filter that loops, grows or fails must not harm others.
+Carriers take requests of any client through any filter, so a filter that loops, grows or fails must not harm others.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from proxywasm_host.runtime.failure_policy import FailurePolicy
 __all__ = ["DEADLINE", "FAILURE_POLICY", "LIMITS", "MEMORY", "RELOAD_INTERVAL", "STREAM_IDLE_TIMEOUT"]
 
 MEMORY: Final = 256 << 20
-"""Bytes for a guest."""
+"""Memory of a guest in bytes."""
 DEADLINE: Final = 5.0
 """Seconds for a callback."""
 LIMITS: Final = Limits(MEMORY, DEADLINE)
 FAILURE_POLICY: Final = FailurePolicy.FAIL_RELOAD
 RELOAD_INTERVAL: Final = 0.0
-"""Seconds: a guest that failed is replaced for the next stream."""
+"""Seconds until a failed guest may be replaced: the next stream replaces it."""
 STREAM_IDLE_TIMEOUT: Final = 300.0
-"""Seconds that a stream may make no progress (Envoy's ``stream_idle_timeout``)."""
+"""Seconds without progress after which a stream times out (Envoy's ``stream_idle_timeout``)."""

@@ -1,16 +1,16 @@
-"""The base of all drivers, which routes effects.
+"""The base class of all drivers, which routes effects.
 
 Rules of this module:
 
-* An effect of a stream goes to that stream's sink, also if the event of another stream, a tick or a reply caused it. A
-  sink takes note and returns; it must not feed an event.
-* Effects of effects are performed after the current ones.
-* A callout without a client fails at once, so that no guest waits for ever.
-* The client of a gRPC stream gets a conversation as well: with the guest's messages, and a way to give replies before
-  the last one, which the client returns.
-* A stream that makes no progress for `stream_idle_timeout` is ended: nothing came in, nothing came out. All streams are
-  checked `IDLE_CHECKS` times in that time, so no stream needs a timer.
-* Background work of guests gets a share of the time (`background`), so that requests go on.
+* An effect of a stream goes to that stream's sink, even if the event of another stream, a tick or a reply caused it. A
+  sink notes the effect and returns; it must not feed an event.
+* Effects caused by effects are performed after the current ones.
+* A callout without a client fails at once, so that its guest does not wait for ever.
+* The client of a gRPC stream also gets a conversation, with the guest's messages and a way to deliver replies. The
+  client returns the last reply.
+* A stream without progress, in or out, for `stream_idle_timeout` is ended. All streams are checked `IDLE_CHECKS` times
+  in that time, so that none needs a timer.
+* Background work of guests gets only a share of the time (`background`), so that requests are not held up.
 """
 
 from __future__ import annotations
@@ -44,29 +44,29 @@ __all__ = ["Dispatcher", "Sink", "Stream", "clients_by_type"]
 
 Stream = Union[HttpStream, TcpStream]
 Sink = Callable[[Any], None]
-"""Takes note of one effect of its stream."""
+"""Notes one effect of its stream."""
 
 CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall, effects.NameLookup)
 EXHAUSTED = 8
 """gRPC's RESOURCE_EXHAUSTED."""
 IDLE_CHECKS = 8
 HEAL_INTERVAL = 1.0
-"""Seconds between attempts to replace a failed guest while no stream comes that would do it."""
+"""Seconds between attempts to replace a failed guest while there is no new stream that would do so."""
 logger = logging.getLogger("proxywasm_host.driver")
 
 
 class Progress:
-    """The progress of a stream, from the first check on."""
+    """The progress of a stream since its first check."""
 
     moved = False
     """Whether something came out since the last check."""
     came: tuple[int | bool, ...] = ()
-    """How much had come in at the last check."""
+    """What the stream had received at the last check."""
     quiet = -1
-    """Number of checks in a row without progress; -1 before the first."""
+    """Number of successive checks without progress; -1 before the first check."""
 
     def idle(self, stream: HttpStream) -> bool:
-        """Whether the stream has made no progress for long enough."""
+        """Whether the stream has made no progress for the whole time-out."""
         chains = stream._chain(REQUEST), stream._chain(RESPONSE)
         came = tuple(value for chain in chains for value in (chain.started, chain.received, chain.ended))
         if self.moved or came != self.came:
@@ -84,7 +84,7 @@ def clients_by_type(clients: Any) -> dict[type[effects.Callout], Any]:
 
 
 class Dispatcher:
-    """Routes the effects of one host. A driver adds how to wait and how to make callouts."""
+    """Routes the effects of one host. A driver implements waiting and callouts."""
 
     def __init__(self, host: Host, *, stream_idle_timeout: float | None = None, record: Record | None = None) -> None:
         given: Any = host
@@ -102,30 +102,30 @@ class Dispatcher:
         self._background = BackgroundWork()
         self._at_work = self._rests = False
         self._ticks: set[Plugin] = set()
-        """Plugins whose tick waits for its turn; further ticks meanwhile are merged with it."""
+        """Plugins with a tick that waits for its turn. Further ticks meanwhile are merged with it."""
         self._healing: set[Plugin] = set()
         """Plugins that need a new guest."""
         self._unmade: dict[tuple[Plugin, int], effects.Callout] = {}
         """Callouts that wait for their turn."""
         self._conversations: dict[tuple[Plugin, int], Conversation] = {}
-        """gRPC streams, from the effect on."""
+        """gRPC streams, from their effect on."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.host!r}>"
 
     def attach(self, stream: Stream, sink: Sink) -> None:
-        """Give the effects of a stream to `sink`, until `detach`. Call it before you feed the stream."""
+        """Send the effects of a stream to `sink`, until `detach`. Call it before you feed the stream."""
         self.sinks[stream] = sink
         if self._recorder is not None and isinstance(stream, HttpStream):
             self._recorder.begin(stream)
 
     def detach(self, stream: Stream) -> None:
-        """Forget a stream: its effects are dropped from now on. Unknown ones are ignored."""
+        """Remove the sink of a stream, whose effects are then dropped. A stream that is not attached is ignored."""
         self.sinks.pop(stream, None)
 
     @property
     def streams(self) -> int:
-        """How many streams are attached."""
+        """Number of attached streams."""
         return len(self.sinks)
 
     def perform(self, todo: Iterable[Effect]) -> None:
@@ -134,7 +134,7 @@ class Dispatcher:
         self._take_turns()
 
     def tick(self, plugin: Plugin) -> None:
-        """A plugin's tick is due."""
+        """Run a tick of a plugin when it is its turn."""
         if plugin not in self._ticks:
             self._ticks.add(plugin)
             self._by_itself(plugin, lambda: self._ticked(plugin))
@@ -165,7 +165,7 @@ class Dispatcher:
                 call(effect)
 
     def _break_off(self, plugin: Plugin, token: int) -> None:
-        """Cancel a callout: nobody waits for its reply any more."""
+        """Cancel a callout whose reply is no longer needed."""
         conversation = self._conversations.pop((plugin, token), None)
         if conversation is not None:
             conversation.cancel()
@@ -173,14 +173,14 @@ class Dispatcher:
             self._cancel(plugin, token)
 
     def _send(self, plugin: Plugin, token: int, message: bytes | None, *, end: bool) -> None:
-        """Send on a gRPC stream, unless it has ended."""
+        """Send a message or the end on a gRPC stream, unless it has ended."""
         conversation = self._conversations.get((plugin, token))
         if conversation is not None and not conversation.send(message, end=end):
             self._break_off(plugin, token)
             self._deliver(conversation.callout, GrpcClosed(EXHAUSTED, f"more than {MAX_UNSENT} bytes wait to be sent"))
 
     def _check_idle_every(self, seconds: float) -> None:
-        """Call `check_idle` every so many seconds."""
+        """Call `check_idle` at intervals of `seconds`."""
 
         def check() -> None:
             self.check_idle()
@@ -201,15 +201,16 @@ class Dispatcher:
                 request = dict(stream._chain(REQUEST).headers)
                 method, path = (request.get(name, b"").decode("latin-1") for name in (b":method", b":path"))
                 logger.warning(
-                    "no progress of %s %r for %g seconds: timed out; it waited for %s",
+                    "%s %r made no progress for %g seconds and timed out; it waited for %s",
                     method, path.partition("?")[0], self.stream_idle_timeout, stream.waiting_for,
                 )  # fmt: skip
                 self.perform(stream.time_out())
 
     def heal(self, plugins: Iterable[Plugin]) -> None:
-        """Replace guests of these plugins when they fail, as their policy allows, without waiting for a stream.
+        """Replace the guests of these plugins after failures, as their policy allows, without waiting for a stream.
 
-        A load balancer that sends nothing until the server is ready would wait for ever, and so would their ticks.
+        Otherwise a load balancer that sends nothing until the server is ready would wait for ever, and ticks would
+        stop.
         """
         for plugin in plugins:
             plugin.on_failure.append(partial(self._heal_later, plugin))
@@ -220,8 +221,8 @@ class Dispatcher:
             self._later(HEAL_INTERVAL, lambda: self._heal(plugin))
 
     def _heal(self, plugin: Plugin) -> None:
-        """Have the guest replaced when it is the plugin's turn: many guests that fail as they start are no more than
-        one that keeps itself busy."""
+        """Replace the guest when it is the plugin's turn, so that guests that fail at their start take only that
+        share."""
         self._by_itself(plugin, partial(self._healed, plugin))
 
     def _healed(self, plugin: Plugin) -> Iterable[Effect]:
@@ -240,7 +241,7 @@ class Dispatcher:
         self._take_turns()
 
     def _take_turns(self) -> None:
-        """Run waiting work, as far as its share of time allows."""
+        """Run waiting work within its share of the time."""
         if self._at_work or self._rests:
             return
         self._at_work = True
@@ -255,7 +256,7 @@ class Dispatcher:
             self._at_work = False
 
     def _rested(self) -> None:
-        """Continue: the share of time has grown."""
+        """Continue after a pause."""
         self._rests = False
         self._take_turns()
 
@@ -289,14 +290,14 @@ class Dispatcher:
             self._background.add(callout.plugin, partial(self.host.deliver, callout, CalloutFailed(reason)))
 
     def _finish(self, callout: effects.Callout, reply: Reply) -> None:
-        """Give a guest the reply to a callout, the last one of a gRPC stream."""
+        """Deliver the reply to a callout; for a gRPC stream, the last one."""
         conversation = self._conversations.pop((callout.plugin, callout.token), None)
         if conversation is not None:
             conversation.end()
         self._deliver(callout, reply)
 
     def _deliver(self, callout: effects.Callout, reply: Reply, then: Callable[[], None] | None = None) -> None:
-        """Give a guest a reply when it is the plugin's turn, and `then` call a function."""
+        """Deliver a reply when it is the plugin's turn, and call `then` after it."""
 
         def deliver() -> list[Effect]:
             try:
@@ -320,15 +321,15 @@ class Dispatcher:
     # -- For subclasses -----------------------------------------------------------------------------------------
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:
-        """Call a function of the driver after so many seconds, unless the driver has ended."""
+        """Call a function after `seconds`, unless the driver has ended."""
         raise NotImplementedError
 
     def _arm(self, plugin: Plugin, milliseconds: int) -> None:
-        """Tick every so many milliseconds from now on; 0 stops that."""
+        """Tick at intervals of `milliseconds` from now on; 0 stops the ticks."""
         raise NotImplementedError
 
     def _call(self, callout: effects.Callout) -> bool:
-        """Begin a callout, whose reply is delivered later. Returns false without a client for it."""
+        """Start a callout, whose reply is delivered later. Returns false without a client for it."""
         raise NotImplementedError
 
     def _cancel(self, plugin: Plugin, token: int) -> None:

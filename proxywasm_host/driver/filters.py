@@ -1,4 +1,4 @@
-"""Chains of filters of a carrier: reads, compiles and loads them."""
+"""Reads, compiles and loads the chains of filters of a carrier."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Filter(FilterConfig):
 
 
 AnyFilter = Union[FilterConfig, Code]
-"""A `Filter`, also from a path or bytes alone."""
+"""A filter, or only the path or the bytes of its module."""
 
 
 def chain(filters: Any) -> list[FilterConfig]:
-    """The filters of a chain. Raises: TypeError, for a value that is not a list of filters."""
+    """Check the filters of a chain. Raises: TypeError, for a value that is not a list of filters."""
     if isinstance(filters, FilterConfig):
         raise _no_list(f"{type(filters).__name__}(…)")
     if isinstance(filters, CODE) or not isinstance(filters, Iterable):
@@ -43,7 +43,7 @@ def chain(filters: Any) -> list[FilterConfig]:
 
 
 def by_request(filters: Iterable[FilterConfig]) -> bool:
-    """Whether some of them are not for all requests (`matching`)."""
+    """Whether some of the filters apply only to certain requests (`matching`)."""
     return any(filter.match is not None for filter in filters)
 
 
@@ -60,25 +60,25 @@ def _filter(given: Any) -> FilterConfig:
 
 
 def pin(host: Host, filters: Iterable[AnyFilter]) -> list[FilterConfig]:
-    """The filters, each with the digest of the module that its URL names now; the module is in the cache for `load`.
+    """Fetch modules for `load`. Returns the filters, each with the digest of the module that its URL names now.
 
-    Waits for servers, and may run in another thread than the host's. Raises: ModuleError.
+    It waits for servers, and may run in a thread other than the host's. Raises: ModuleError.
     """
     return [_said_of(filter, host.pin) for filter in chain(filters)]
 
 
 def compile(host: Host, filters: Iterable[AnyFilter]) -> None:
-    """Compile filters, so that `load` finds them in the host's cache. May run in another thread than the host's.
+    """Compile filters, so that `load` finds them in the host's cache. It may run in a thread other than the host's.
 
     `load` reports errors of a filter.
     """
     for filter in chain(filters):
-        with suppress(Exception):  # it comes again
+        with suppress(Exception):  # `load` raises it again
             host.compile(filter)
 
 
 def load(host: Host, filters: Iterable[AnyFilter]) -> list[Plugin]:
-    """Load a chain: all of the filters, or none. Raises as `Host.load_plugin`."""
+    """Load all filters of a chain, or none. Raises the errors of `Host.load_plugin`."""
     plugins: list[Plugin] = []
     try:
         plugins.extend(_said_of(filter, host.load_plugin) for filter in chain(filters))

@@ -1,6 +1,6 @@
-"""gRPC callouts over grpcio, for both kinds of drivers. Messages are bytes.
+"""gRPC callouts with grpcio, for both kinds of drivers. Messages are bytes.
 
-The filter gets the same as from Envoy's client (``envoy_grpc``):
+Filters get the same results as from Envoy's client (``envoy_grpc``):
 
     =====================================  ============================================================
     status 0 with a message                on_grpc_receive
@@ -11,11 +11,11 @@ The filter gets the same as from Envoy's client (``envoy_grpc``):
     a connection that ends amid a call     14 (Envoy: 13 once the answer has begun)
     =====================================  ============================================================
 
-A stream's callbacks come in Envoy's order: initial metadata, messages, trailing metadata, close. ``:status``,
-``content-type``, ``grpc-status`` and ``grpc-message`` are among the metadata, as Envoy shows them. Values of names that
-end in ``-bin`` are base64 towards filters, as on the wire.
+A stream's callbacks come in Envoy's order: initial metadata, messages, trailing metadata, close. The metadata include
+``:status``, ``content-type``, ``grpc-status`` and ``grpc-message``, as in Envoy. For filters, values of names that end
+in ``-bin`` are in base64, as on the wire.
 
-A server that was not reachable is tried again within a second.
+An unreachable server is tried again within a second.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ NO_CONNECTION = "upstream connect error or disconnect/reset before headers. rese
 TIMED_OUT = "upstream request timeout"
 NAME, VALUE = re.compile(rb"[0-9a-z_.-]+"), re.compile(rb"[ -~]*")
 OWN = (b"grpc-", b"content-type", b"te", b"user-agent")
-"""Beginnings of names that only grpcio may send."""
+"""Prefixes of names that only grpcio may send."""
 FIRST = (b":status", b"200"), (b"content-type", b"application/grpc")
 BACK_OFF = 100, 1000
-"""Milliseconds until an unreachable server is tried again, at first and at most."""
+"""Initial and maximum milliseconds until an unreachable server is tried again."""
 Call = Union[GrpcCall, GrpcStream]
 
 
 def sent(metadata: HeaderList) -> tuple[tuple[str, bytes], ...]:
-    """Metadata of a filter in grpcio's form. Entries without a form in gRPC are left out."""
+    """Metadata of a filter in the form of grpcio, without entries that gRPC cannot represent."""
     return tuple(
         (name.decode(), _decoded(value) if name.endswith(b"-bin") else value.strip())
         for name, value in metadata
@@ -91,7 +91,7 @@ def _decoded(value: bytes) -> bytes:
 
 
 def received(metadata: Iterable[tuple[str, Any]] | None) -> HeaderList:
-    """Metadata of a server, in the form for filters."""
+    """Metadata of a server in the form for filters."""
     return [(name.encode(), _shown(name, value)) for name, value in metadata or ()]
 
 
@@ -112,7 +112,7 @@ def trailing(metadata: Iterable[tuple[str, Any]] | None, closed: GrpcClosed) -> 
 
 
 def closed(code: Any, details: str | None, until: float | None = None) -> GrpcClosed:
-    """The end of a call; `until` is its deadline."""
+    """The result of a call that has ended. `until` is its deadline, in seconds of ``time.monotonic``."""
     status, message = code.value[0], details or ""
     if status == UNAVAILABLE and message.startswith("failed to connect to all addresses"):
         return GrpcClosed(UNAVAILABLE, NO_CONNECTION)
@@ -122,7 +122,7 @@ def closed(code: Any, details: str | None, until: float | None = None) -> GrpcCl
 
 
 def seconds_of(callout: GrpcCall, cluster: Cluster) -> float | None:
-    """Seconds for a call."""
+    """The timeout of a call in seconds, or ``None``."""
     return callout.timeout / 1000 if callout.timeout else cluster.timeout
 
 
@@ -143,13 +143,13 @@ def options(cluster: Cluster) -> list[tuple[str, object]]:
         result.append(("grpc.default_authority", cluster.authority))
     if cluster.keep_alive is not None:
         milliseconds = int(cluster.keep_alive * 1000)
-        names = "keepalive_time", "keepalive_timeout", "http2.ping_timeout"  # the last counts too: a minute otherwise
+        names = "keepalive_time", "keepalive_timeout", "http2.ping_timeout"  # the last one also counts
         result += [(f"grpc.{name}_ms", milliseconds) for name in names]
     return result
 
 
 def address(cluster: Cluster) -> tuple[str, grpc.ChannelCredentials | None]:
-    """The target, and the settings of TLS. Raises: OSError, ValueError."""
+    """The target of a channel, and its settings of TLS. Raises: OSError, ValueError."""
     parts = urlsplit(cluster.url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     if parts.scheme != "https":
@@ -167,7 +167,7 @@ def method_of(callout: Call) -> str:
 
 
 async def ended(call: Any) -> None:
-    """Cancel a call, if it has not ended, and wait for grpcio's tasks: the event loop may end after that."""
+    """Cancel a call unless it has ended, and wait for grpcio's tasks, because the event loop may end after that."""
     if not call.done():
         call.cancel()
         with anyio.move_on_after(1, shield=True), suppress(asyncio.CancelledError):
@@ -175,11 +175,11 @@ async def ended(call: Any) -> None:
 
 
 class AsyncGrpcClient:
-    """Makes gRPC callouts in an event loop. Channels are made when first used, one for each cluster.
+    """Makes gRPC callouts in an event loop. Channels are made on first use, one for each cluster.
 
-    Streams use threads, with grpcio's other interface: if a message cannot be sent because the server has ended the
-    stream, ``grpc.aio`` loses its status. It supports only asyncio (and uvloop), so on trio unary calls use threads
-    too.
+    Streams use threads and the synchronous interface of grpcio, because ``grpc.aio`` loses the status of a stream if
+    the server has ended it while a message is sent. It supports only asyncio (and uvloop), so on trio unary calls use
+    threads too.
     """
 
     def __init__(self, clusters: Clusters) -> None:
@@ -201,7 +201,7 @@ class AsyncGrpcClient:
         try:
             return await self._ask(channel, callout, seconds_of(callout, cluster))
         except asyncio.CancelledError:
-            await checkpoint_if_cancelled()  # grpcio raises another CancelledError, which anyio's scopes do not know
+            await checkpoint_if_cancelled()  # anyio's scopes do not accept the CancelledError that grpcio raises
             raise
 
     @staticmethod
@@ -236,7 +236,7 @@ class AsyncGrpcClient:
 
 
 class GrpcClient:
-    """Makes gRPC callouts in the calling thread; may be used by several. Channels are made when first used."""
+    """Makes gRPC callouts in the calling thread; several threads may use it. Channels are made on first use."""
 
     def __init__(self, clusters: Clusters) -> None:
         self.clusters = clusters
@@ -273,10 +273,10 @@ class GrpcClient:
     def _converse(channel: Any, callout: GrpcStream, conversation: ThreadConversation) -> Reply:
         call = channel.stream_stream(method_of(callout))(iter(conversation), metadata=sent(callout.metadata))
         conversation.on_cancel = call.cancel
-        if conversation.cancelled:  # before there was something to cancel
+        if conversation.cancelled:  # before `on_cancel` was set
             call.cancel()
         conversation.tell(initial(call.initial_metadata()))
-        with suppress(grpc.RpcError):  # told below
+        with suppress(grpc.RpcError):  # `end` has the error
             for message in call:
                 conversation.tell(GrpcMessage(message))
         end = closed(call.code(), call.details())
@@ -284,7 +284,7 @@ class GrpcClient:
         return end
 
     def cancel(self, callout: Call) -> None:
-        """Cancel a call, in any thread. Conversations are cancelled by themselves."""
+        """Cancel a call, from any thread. A conversation cancels itself."""
         call = self._calls.get(id(callout))
         if call is not None:
             call.cancel()
@@ -309,7 +309,7 @@ class GrpcClient:
 
 
 class FromThread(ThreadConversation):
-    """A conversation in an event loop, for a client in a thread that the loop waits for."""
+    """A conversation in an event loop, for a client in a thread for which the loop waits."""
 
     def __init__(self, conversation: AsyncConversation) -> None:
         super().__init__(conversation.callout, self._deliver)
@@ -322,5 +322,5 @@ class FromThread(ThreadConversation):
     def _deliver(self, callout: GrpcStream, reply: Reply, then: Callable[[], None]) -> None:
         try:
             anyio.from_thread.run_sync(self._conversation.deliver, callout, reply, then, token=self._loop)
-        except RuntimeError:  # the loop has ended, and with it the task that waited
+        except RuntimeError:  # the loop has ended, with the task that waited
             self.cancel()

@@ -1,10 +1,10 @@
-"""The health of filters: failures are logged, and kept for `FilterStatus`.
+"""The health of filters. Failures are logged and counted for `FilterStatus`.
 
 Rules of this module:
 
-* A failure is reported once, in full. A plugin that keeps failing gets one report in `REPORT_INTERVAL` seconds, which
-  says how many failures it leaves out.
-* Failures are noted in the thread of the host; `status` may be called in any.
+* A failure is reported once, in full. A plugin that keeps failing gets one report per `REPORT_INTERVAL` seconds, with
+  the number of failures that were not reported.
+* Failures are noted in the thread of the host; `status` may be called in any thread.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class FilterStatus:
     """The state of one filter.
 
     Args:
-        name: the plugin's.
-        state: ``loading`` until it is loaded; ``running``; ``failed``, and new streams are answered 503 (with
-            ``fail_reload`` until a new guest runs: with the next stream, or after a second); ``bypassed``, and new
+        name: the name of the plugin.
+        state: ``loading`` until it is loaded; ``running``; ``failed`` while new streams are answered with 503 (with
+            ``fail_reload`` only until the next stream, or a second later, starts a new guest); ``bypassed`` while new
             streams pass without it (``fail_open``).
-        reloads: how often a new guest replaced a failed one.
+        reloads: how often a new guest has replaced a failed one.
         failures: how often it has failed.
         last_failure: the last failure.
     """
@@ -49,7 +49,7 @@ class FilterStatus:
 
 
 class FilterHealth:
-    """Watches one plugin: an entry of its `Plugin.on_failure`."""
+    """Watches one plugin, as an entry of its `Plugin.on_failure`."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class FilterHealth:
         plugin.on_failure.append(self)
 
     def __call__(self, failure: Failure) -> None:
-        """The plugin's guest has failed."""
+        """Count a failure of the plugin's guest, and report it."""
         self.failures += 1
         self.last_failure = failure
         now = self._clock()
@@ -87,14 +87,14 @@ class FilterHealth:
                 self._logger.exception("on_failure raised")
 
     def status(self) -> FilterStatus:
-        """The state of the plugin now. May be called in any thread."""
+        """The present state of the plugin. It may be called in any thread."""
         plugin = self.plugin
         state: State = "bypassed" if plugin._bypassed else "failed" if plugin.failure else "running"
         return FilterStatus(plugin.name, state, plugin.reloads, self.failures, self.last_failure)
 
 
 def watch(plugins: Sequence[Plugin], logger: logging.Logger, on_failure: OnFailure = None) -> list[FilterHealth]:
-    """Watch each plugin of a chain, and log its hostcalls that are missing here."""
+    """Watch each plugin of a chain, and log which of its hostcalls this host lacks."""
     for plugin in plugins:
         for one in plugin.imports:
             if one.status != "have" and one.name.startswith("env."):

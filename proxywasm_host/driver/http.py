@@ -1,6 +1,6 @@
-"""HTTP callouts over httpx2 (or httpx, if httpx2 is not installed), for both kinds of drivers.
+"""HTTP callouts with httpx2, or httpx if httpx2 is not installed, for both kinds of drivers.
 
-Failures, and the replies for the filter, as in Envoy (its router answers for an upstream that fails):
+After a failure, the filter gets the same as in Envoy, whose router answers for an upstream that fails:
 
     =====================================  ==========================================================
     nobody answers in time                 504, ``upstream request timeout``
@@ -9,8 +9,8 @@ Failures, and the replies for the filter, as in Envoy (its router answers for an
     an answer that is too large            likewise
     =====================================  ==========================================================
 
-The path goes out unchanged, even with dots. Redirects are not followed, bodies not decoded, cookies not kept, and
-proxies of the environment not used. httpx2 can neither send nor receive trailers.
+The path is sent unchanged, even with dots. Redirects are not followed, bodies not decoded, cookies not stored, and
+proxies in the environment not used. httpx2 can neither send nor receive trailers.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ RESET = CalloutFailed("reset")
 
 
 def cluster_of(callout: HttpCall, clusters: Clusters) -> Cluster:
-    """Where it goes. Raises: KeyError."""
+    """The cluster of a callout. Raises: KeyError."""
     secure = (b":scheme", b"https") in callout.headers
     return clusters.called(callout.cluster, dict(callout.headers)[b":authority"].decode("latin-1") if secure else None)
 
@@ -66,29 +66,29 @@ def request_of(callout: HttpCall, cluster: Cluster) -> httpx2.Request:
     if not TARGET.fullmatch(target):
         raise ValueError("the path of a callout contains a byte that a request target must not have")
     request = httpx2.Request(method, cluster.url, headers=headers, content=callout.body or None)
-    request.method = method  # httpx2 has made it upper case
-    request.extensions["target"] = target  # and would resolve dots, and encode characters
+    request.method = method  # httpx2 makes it upper-case
+    request.extensions["target"] = target  # httpx2 would resolve dots and encode characters
     if cluster.authority is not None:
         request.extensions["sni_hostname"] = urlsplit(f"//{cluster.authority}").hostname
     return request
 
 
 def options(cluster: Cluster) -> dict[str, object]:
-    """Options of clients."""
+    """Options of a client."""
     wait = httpx2.Timeout(None, connect=cluster.connect_timeout, pool=cluster.connect_timeout)
     limits = httpx2.Limits(max_connections=cluster.max_connections)
-    if cluster.url == SECURE_ANY_HOST:  # each call has a name of its own to check: no connection is for another one
+    if cluster.url == SECURE_ANY_HOST:  # calls check different names, so they must not share connections
         limits.max_keepalive_connections = 0
     return {"verify": cluster.tls, "http2": cluster.http2, "timeout": wait, "limits": limits, "trust_env": False}
 
 
 def seconds_of(callout: HttpCall, cluster: Cluster) -> float | None:
-    """Seconds for a callout."""
+    """The timeout of a callout in seconds, or ``None``."""
     return callout.timeout / 1000 if callout.timeout else cluster.timeout
 
 
 def answer(status: int, body: bytes, failure: str) -> HttpCallReply:
-    """The response of Envoy's router for an upstream that fails."""
+    """The response of Envoy's router for a failed upstream."""
     length = b"%d" % len(body)
     return HttpCallReply(
         [(b":status", b"%d" % status), (b"content-length", length), (b"content-type", b"text/plain")],
@@ -102,7 +102,7 @@ def timed_out() -> HttpCallReply:
 
 
 def failure_of(error: Exception) -> str:
-    """ngx_wasm_module's word for a failed connection."""
+    """The name that ngx_wasm_module has for a failed connection."""
     text = str(error).lower()
     if "name or service" in text or "getaddrinfo" in text or "address associated" in text:
         return "resolver failure"
@@ -110,7 +110,7 @@ def failure_of(error: Exception) -> str:
 
 
 def no_answer(error: Exception) -> HttpCallReply:
-    """The reply if the upstream's answer did not begin."""
+    """The reply if the upstream has not begun to answer."""
     for kind, reason in REASONS:
         if isinstance(error, kind) and "disconnected" not in str(error):
             return answer(503, NO_ANSWER + reason, failure_of(error))
@@ -123,7 +123,7 @@ def reply_of(response: httpx2.Response, body: bytes | bytearray) -> HttpCallRepl
 
 
 class AsyncHttpClient:
-    """Makes HTTP callouts in an event loop. Clients are made when first used, one for each cluster."""
+    """Makes HTTP callouts in an event loop. Clients are made on first use, one for each cluster."""
 
     def __init__(self, clusters: Clusters) -> None:
         self.clusters = clusters
@@ -164,7 +164,7 @@ class AsyncHttpClient:
                 async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > cluster.max_response:
-                        await response.aclose()  # the next read raises, so that no generator is left unfinished
+                        await response.aclose()  # makes the next read raise, which finishes the generator
                 return reply_of(response, body) if len(body) <= cluster.max_response else RESET
         except TimeoutError:
             return timed_out() if response is None else RESET
@@ -177,9 +177,9 @@ class AsyncHttpClient:
 
 
 class HttpClient:
-    """Makes HTTP callouts in the calling thread; may be used by several. Clients are made when first used.
+    """Makes HTTP callouts in the calling thread; several threads may use it. Clients are made on first use.
 
-    The timeout is checked after each read, and limits the wait for the next one.
+    The timeout is checked after each read, and limits each wait for the next one.
     """
 
     def __init__(self, clusters: Clusters) -> None:
@@ -188,7 +188,7 @@ class HttpClient:
         self._lock = threading.Lock()
 
     def cancel(self, callout: HttpCall) -> None:
-        """Cancel a callout: its reply is dropped when it comes or the timeout ends it."""
+        """Cancel a callout. It continues until it gets an answer or times out; then its reply is dropped."""
 
     def close(self) -> None:
         """Close all connections."""

@@ -1,4 +1,4 @@
-"""Callouts in an event loop that a client's library does not support (trio): a client for threads makes them there."""
+"""Makes callouts with clients for threads, in event loops that the libraries of clients do not support (trio)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["in_thread", "on_asyncio"]
 
 
 def on_asyncio() -> bool:
-    """Whether this event loop is one of asyncio's."""
+    """Whether this event loop is an asyncio loop."""
     return isinstance(current_token().native_token, asyncio.AbstractEventLoop)
 
 
 async def in_thread(client: Any, callout: Callout, *conversation: Any) -> Reply:
-    """Make a callout with a client for threads. It is cancelled if nobody waits any more."""
+    """Make a callout with a client for threads. The callout is cancelled with the task that waits for it."""
     ended = False
     try:
-        limiter = anyio.CapacityLimiter(1)  # the host limits how many run at a time
+        limiter = anyio.CapacityLimiter(1)  # the host limits the number of callouts
         reply: Reply = await anyio.to_thread.run_sync(
             client, callout, *conversation, abandon_on_cancel=True, limiter=limiter
         )

@@ -1,10 +1,10 @@
-"""A cancel scope that costs next to nothing until another task cancels it.
+"""A cancel scope that costs almost nothing until another task cancels it.
 
     interruptible = interruptible_here()
     with interruptible() as running:
-        await app(…)            # running.cancel(), called meanwhile by another task, ends this as a cancel scope does
+        await app(…)            # another task can end this with running.cancel(), like a cancel scope
 
-A scope of anyio costs some microseconds for each request; asyncio can cancel a task directly.
+A scope of anyio costs some microseconds per request; asyncio can cancel a task directly.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Interruptible(Protocol):
     """A context manager around work that may be cancelled."""
 
     def cancel(self) -> None:
-        """Cancel the work. Called by another task, while this one waits."""
+        """Cancel the work. Called by another task while this one waits."""
         ...
 
     def __enter__(self) -> Any: ...
@@ -37,18 +37,18 @@ class Interruptible(Protocol):
 
 
 def interruptible_here() -> Callable[[], Interruptible]:
-    """A function that makes such context managers in this event loop."""
+    """The function that makes such context managers for this event loop."""
     return OfAsyncio if isinstance(current_token().native_token, asyncio.AbstractEventLoop) else anyio.CancelScope
 
 
 def goes_on(task: Task) -> bool:
-    """Whether a task of asyncio goes on that we have cancelled, and nobody else."""
-    uncancel = getattr(task, "uncancel", None)  # there since Python 3.11
+    """Take back our cancellation of a task. Returns whether the task continues, because nothing else cancelled it."""
+    uncancel = getattr(task, "uncancel", None)  # since Python 3.11
     return uncancel is None or not uncancel()
 
 
 class OfAsyncio:
-    """For asyncio and uvloop."""
+    """An `Interruptible` for asyncio and uvloop."""
 
     _cancelled = False
     _task: Task | None = None

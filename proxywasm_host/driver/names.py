@@ -1,4 +1,4 @@
-"""Addresses of hosts, as the system resolves their names."""
+"""Resolves names of hosts to addresses, with the system's resolver."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from proxywasm_host.runtime.effects import CalloutFailed, NameLookup, NameLookup
 __all__ = ["AsyncNameClient", "NameClient"]
 
 FAILURES = (OSError, UnicodeError)
-"""What `socket.getaddrinfo` raises: no such name, or none that can be asked for."""
+"""The errors of `socket.getaddrinfo`: an unknown name, or an invalid one."""
 
 
 def _first(found: list[tuple[Any, ...]]) -> NameLookupReply:
-    """The first address, which the system prefers."""
+    """The first address, which is the one that the system prefers."""
     family, *_, address = found[0]
     return NameLookupReply(socket.inet_pton(family, address[0].partition("%")[0]))
 
 
 class AsyncNameClient:
-    """Looks for names in an event loop."""
+    """Resolves names in an event loop."""
 
     def __init__(self, clusters: Clusters) -> None:
         pass
@@ -40,7 +40,7 @@ class AsyncNameClient:
 
 
 class NameClient:
-    """Looks for names in a thread."""
+    """Resolves names in a thread."""
 
     def __init__(self, clusters: Clusters) -> None:
         pass
@@ -53,7 +53,7 @@ class NameClient:
             return CalloutFailed(str(error))
 
     def cancel(self, callout: NameLookup) -> None:
-        """The system goes on looking, within its own limits of time."""
+        """Do nothing: the system continues until its own time-out."""
 
     def close(self) -> None:
         """There is nothing to close."""

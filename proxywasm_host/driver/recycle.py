@@ -1,4 +1,4 @@
-"""New VMs before the old ones are full: the memory of WebAssembly only grows."""
+"""Replaces VMs before they are full, because WebAssembly memory only grows."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["Recycle"]
 EACH = 0.25
 """Seconds between checks of VMs."""
 LATER = 60.0
-"""Seconds until the next attempt, if new VMs could not be loaded."""
+"""Seconds until the next attempt after new VMs could not be loaded."""
 MAX_RETIRED = 2
-"""Most chains that wait for their last stream; beyond that no VM is recycled, so that memory is bounded."""
+"""Maximum number of old chains with unfinished streams. Beyond that no VM is replaced, so that memory is bounded."""
 
 
 @dataclass(frozen=True)
 class Recycle:
-    """When all filters of a chain get new VMs. Streams under way end on the old ones.
+    """When to replace the VMs of all filters of a chain. Current streams end on the old ones.
 
     Args:
-        memory: when a VM has this many bytes of memory.
-        requests: when a VM has begun this many requests; a request counts once for each filter in the VM.
-        age: when a VM has run for this many seconds.
+        memory: bytes of a VM's memory.
+        requests: number of requests that a VM has begun; a request counts once for each filter in the VM.
+        age: seconds for which a VM has run.
 
     Raises: ValueError, if none is given.
     """
@@ -36,10 +36,10 @@ class Recycle:
 
     def __post_init__(self) -> None:
         if self.memory is None and self.requests is None and self.age is None:
-            raise ValueError("say when: memory, requests or age")
+            raise ValueError("give memory, requests or age")
 
     def why(self, plugins: Sequence[Plugin]) -> str:
-        """Why their VMs must be replaced; empty if they need not be. Call it in the host's thread."""
+        """The reason to replace the VMs of these plugins, or an empty text. Call it in the host's thread."""
         for plugin in plugins:
             usage = plugin.usage()
             for said, used, most in (
@@ -52,6 +52,6 @@ class Recycle:
         return ""
 
     def why_now(self, host: Host, plugins: Sequence[Plugin]) -> str:
-        """The same for a chain whose predecessors are in the same host: empty while too many of those wait."""
+        """As `why`, but empty while too many old chains in the host have unfinished streams."""
         retired = sum(plugin.closed for plugin in host.plugins)
         return "" if retired >= MAX_RETIRED * len(plugins) else self.why(plugins)

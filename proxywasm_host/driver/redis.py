@@ -1,11 +1,11 @@
-"""Redis callouts over the package redis, for both kinds of drivers. Commands and answers pass unchanged.
+"""Redis callouts with the package redis, for both kinds of drivers. Commands and answers pass unchanged.
 
-A command uses a connection alone until it is answered; connections are kept for each cluster, user and database. The
-filter gets a failure without a connection or an answer in time, for a wrong password, and for more than one command in
-a call. The next command connects again to a server that was not reachable.
+A command has a connection to itself until it is answered. Connections are pooled by cluster, user and database. The
+filter gets a failure if there is no connection or no answer in time, for a wrong password, and for more than one
+command in a call. After a failed connection, the next command connects again.
 
-With `Cluster.redis_cluster`, a command goes to the node of its key: redirections of nodes (``MOVED``, ``ASK``) are
-followed, and remembered.
+With `Cluster.redis_cluster`, a command goes to the node of its key. Redirections (``MOVED``, ``ASK``) are followed, and
+those with ``MOVED`` are stored.
 """
 
 from __future__ import annotations
@@ -36,36 +36,36 @@ __all__ = ["AsyncRedisClient", "RedisClient"]
 
 PORT = 6379
 HOPS = 5
-"""How often a command may be redirected to another node."""
+"""Maximum number of nodes that are tried for a command."""
 OF_CONNECTION = frozenset(
     b"AUTH ASKING CLIENT DISCARD EXEC HELLO MONITOR MULTI PSUBSCRIBE PSYNC PUNSUBSCRIBE QUIT READONLY READWRITE RESET"
     b" SELECT SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE SYNC UNSUBSCRIBE UNWATCH WATCH".split()
 )
-"""Commands that change a connection, which is closed after them, so that no other filter gets it."""
+"""Commands that change the state of a connection. It is closed after them, so that no other filter gets it."""
 KEY_AT = {b"EVAL": 3, b"EVALSHA": 3, b"EVAL_RO": 3, b"EVALSHA_RO": 3, b"FCALL": 3, b"FCALL_RO": 3, b"XREAD": -1}
-"""Position of a command's key, if it is not the first argument; a node corrects a wrong guess."""
+"""Position of a command's key if it is not the first argument. A redirection corrects a wrong guess."""
 ASKING = b"*1\r\n$6\r\nASKING\r\n"
 Node = tuple[str, int]
 FAILURES = (redis.RedisError, OSError, ValueError)
 
 
 class Nodes:
-    """The nodes of one cluster, as their answers name them."""
+    """The nodes of one cluster, as named in their answers."""
 
     def __init__(self, cluster: Cluster) -> None:
         parts = urlsplit(cluster.url)
         self.redirects = cluster.redis_cluster
-        """Whether answers may name other nodes."""
+        """Whether redirections are followed."""
         self.seed: Node = parts.hostname or "", parts.port or PORT
         self._of_slot: dict[int, Node] = {}
 
     def of(self, words: list[bytes]) -> Node:
-        """The node that a command goes to."""
+        """The node for a command."""
         at = KEY_AT.get(words[0].upper(), 1)
         return self._of_slot.get(key_slot(words[at]), self.seed) if 0 < at < len(words) else self.seed
 
     def redirected(self, answer: bytes) -> tuple[Node, bool] | None:
-        """Another node that an answer names, and whether the redirection is for this command only."""
+        """The node to which an answer redirects, and whether only for this command; ``None`` without redirection."""
         if not answer.startswith((b"-MOVED ", b"-ASK ")):
             return None
         word, slot, address = answer.decode("latin-1").split()
@@ -76,15 +76,15 @@ class Nodes:
         return node, word == "-ASK"
 
     def gone(self, node: Node) -> None:
-        """Forget a node that cannot be reached; other nodes will name its replacement."""
+        """Drop an unreachable node. Other nodes will name its replacement."""
         self._of_slot = {slot: other for slot, other in self._of_slot.items() if other != node}
 
 
 class Search:
-    """Finds the node that answers one command. Ask `node` inside a ``with``, which notes if it cannot be reached."""
+    """Finds the node that answers one command. Sending it to `node` inside ``with`` notes a lost connection."""
 
     asking = False
-    """Whether `node` must be asked for this command only, although the key belongs to another node."""
+    """Whether ``ASKING`` must precede the command, because only this command is for `node`."""
 
     def __init__(self, nodes: Nodes, words: list[bytes]) -> None:
         self.node = nodes.of(words)
@@ -99,7 +99,7 @@ class Search:
             self._nodes.gone(self.node)
 
     def goes_on(self, answer: bytes) -> bool:
-        """Whether the answer redirects to another node, which is `node` now."""
+        """Whether the answer redirects the command; then `node` is the new target."""
         another = self._nodes.redirected(answer) if self._nodes.redirects else None
         if another is None or not self._hops:
             return False
@@ -108,7 +108,7 @@ class Search:
 
 
 def parsers(most: int) -> tuple[type, type]:
-    """Parsers for redis-py, for threads and for asyncio, which return answers undecoded."""
+    """Parsers for redis-py that return answers undecoded, one for threads and one for asyncio."""
 
     class Parser(_RESP2Parser):  # type: ignore[misc]
         def _read_response(self, disable_decoding: bool = False, **more: Any) -> Any:
@@ -145,7 +145,7 @@ def database(callout: RedisCall, cluster: Cluster) -> int:
 
 
 def pool_options(callout: RedisCall, cluster: Cluster, node: Node, *, asynchronous: bool) -> dict[str, Any]:
-    """Options of a pool of connections. Raises: ValueError."""
+    """Options of a connection pool. Raises: ValueError."""
     parts = urlsplit(cluster.url)
     kind: Any = redis.asyncio if asynchronous else redis
     user, password = callout.username, callout.password
@@ -178,12 +178,12 @@ def pool_options(callout: RedisCall, cluster: Cluster, node: Node, *, asynchrono
 
 
 def seconds_of(callout: RedisCall, cluster: Cluster) -> float | None:
-    """Seconds for a command."""
+    """The timeout of a command in seconds, or ``None``."""
     return callout.timeout / 1000 if callout.timeout > 0 else cluster.timeout
 
 
 class _Client:
-    """Base of both clients: pools by node and user, and the known nodes."""
+    """Base class of both clients, with the connection pools and the known nodes."""
 
     asynchronous = False
     make_pool: Callable[..., Any]
@@ -209,7 +209,7 @@ class _Client:
             return self._pools[key]
 
     def _begin(self, callout: RedisCall) -> tuple[Cluster, list[bytes]]:
-        """Prepare a command. Raises: KeyError; ValueError, for bytes that are not one command."""
+        """The cluster and the words of a command. Raises: KeyError; ValueError, for bytes that are not one command."""
         return self.clusters[callout.cluster], resp.command(callout.query)
 
     @staticmethod
@@ -271,7 +271,7 @@ class AsyncRedisClient(_Client):
 
 
 class RedisClient(_Client):
-    """Makes Redis callouts in the calling thread; may be used by several."""
+    """Makes Redis callouts in the calling thread; several threads may use it."""
 
     make_pool = staticmethod(redis.BlockingConnectionPool)
 
@@ -316,7 +316,7 @@ class RedisClient(_Client):
             pool.release(connection)
 
     def cancel(self, callout: RedisCall) -> None:
-        """Cancel a command, in any thread."""
+        """Cancel a command, from any thread."""
         connection = self._busy.get(id(callout))
         if connection is not None:
             connection.disconnect()

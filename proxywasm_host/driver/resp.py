@@ -1,4 +1,4 @@
-"""The part of RESP, the protocol of Redis, that is needed to pass on a command and its answer. No I/O."""
+"""The part of RESP, the protocol of Redis, that is needed to forward a command and its answer. No I/O."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Generator
 __all__ = ["LINE", "command", "reply"]
 
 LINE = -1
-"""A request of `reply` for a line, instead of a number of bytes."""
+"""Yielded by `reply` to get a line instead of a number of bytes."""
 MAX_WORDS = 1 << 16
 END = b"\r\n"
 TOO_LARGE = "the answer has more than {} bytes"
 
 
 def command(query: bytes) -> list[bytes]:
-    """The words of one whole command: an array of bulk strings, or a line.
+    """The words of one complete command, which is an array of bulk strings or a line.
 
-    Raises: ValueError, for anything else: on a shared connection, answers would get mixed up.
+    Raises: ValueError, for anything else, because answers on a shared connection would be mixed up.
     """
     if query[:1] != b"*":
         line = query.removesuffix(END)
@@ -29,7 +29,7 @@ def command(query: bytes) -> list[bytes]:
     words = []
     for _ in range(count):
         if query[at : at + 1] != b"$":
-            raise ValueError("a command has bulk strings")
+            raise ValueError("a command consists of bulk strings")
         size, at = _number(query, at + 1)
         words.append(query[at : at + size])
         if size < 0 or query[at + size : at + size + 2] != END:
@@ -41,7 +41,7 @@ def command(query: bytes) -> list[bytes]:
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """A number, and the position after it."""
+    """A number and the position after it."""
     end = data.find(END, at)
     digits = data[at:end]
     if end < 0 or not digits.isdigit() or len(digits) > 18:
@@ -50,8 +50,7 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 
 
 def reply(most: int) -> Generator[int, bytes, bytes]:
-    """Read one answer of at most `most` bytes: asks for `LINE`s and numbers of bytes, both without the end
-    of line that follows them, and returns the answer as it came.
+    """Read one answer of at most `most` bytes, and return it unchanged.
 
     Raises: ValueError, for bytes that are not an answer, or are too large.
     """

@@ -1,4 +1,4 @@
-"""The driver for programs with threads: WSGI servers, scripts.
+"""The driver for programs with threads, such as WSGI servers and scripts.
 
     with Host(services=Services(clusters=clusters)) as host, ThreadDriver(host) as driver:
         plugin = host.load_plugin("auth.wasm")
@@ -9,10 +9,10 @@
 
 Rules of this module:
 
-* Whoever touches the host, its streams or the driver holds `ThreadDriver.lock`; so callbacks of one VM never overlap.
-  Sinks are called with the lock held. Nobody waits for a network with it.
-* Callouts are made by a pool of threads, ticks come from one thread more. Both take the lock for what they bring.
-* What a client raises is logged, and is a failed callout to the guest.
+* A thread holds `ThreadDriver.lock` while it uses the host, its streams or the driver, so callbacks of one VM never
+  overlap. Sinks are called with the lock held. No thread waits for the network with the lock held.
+* A pool of threads makes callouts, and another thread runs ticks. They take the lock to deliver replies and ticks.
+* An exception of a client is logged, and the guest gets a failed callout.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Client(Protocol):
     def __call__(self, callout: Any, /, *conversation: Any) -> Reply:
         """Make the callout and return its reply.
 
-        The client of `GrpcStream` is given a `ThreadConversation` beside it, and has a thread of its own: it sends what
-        ``for message in conversation`` gives, calls `ThreadConversation.tell` with each reply, and returns the last, a
-        `GrpcClosed`.
+        The client of `GrpcStream` also gets a `ThreadConversation`, and runs in a separate thread. It sends the
+        messages of ``for message in conversation``, calls `ThreadConversation.tell` with each reply, and returns the
+        last one, a `GrpcClosed`.
         """
         ...
 
@@ -54,12 +54,12 @@ class ThreadDriver(Dispatcher):
     """Performs the effects of `host` from ``__enter__`` to ``__exit__``; the host stays open.
 
     Args:
-        host: whose effects; its `Host.wake` is set meanwhile.
-        clients: who makes the callouts, by the effect's type. Those without one go to the host's clusters, if these are
-            a `Clusters`; else they fail.
-        threads: how many callouts are made at a time, beside gRPC streams; what is more waits.
-        stream_idle_timeout: seconds after which an attached stream without any progress is ended, by
-            `HttpStream.time_out`; ``None`` is never.
+        host: the host whose effects are performed; its `Host.wake` is set meanwhile.
+        clients: functions that make callouts, by type of effect (`HttpCall`, `RedisCall`, …). Callouts of other types
+            go to the host's clusters if these are a `Clusters`, and else fail.
+        threads: maximum number of concurrent callouts, not counting gRPC streams; further ones wait.
+        stream_idle_timeout: seconds without progress after which `HttpStream.time_out` ends an attached stream;
+            ``None`` for never.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class ThreadDriver(Dispatcher):
         self._own_clients: Clients | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._busy = 0
-        """Threads that make callouts, or are about to."""
+        """Number of threads that make callouts or are about to."""
         self._queued: dict[tuple[Plugin, int], Callout] = {}
-        """Those that wait for a thread. A pool would keep them, with their bodies, also when they are cancelled."""
+        """Callouts that wait for a thread. The queue of a pool would keep cancelled ones, with their bodies."""
         self._waiting: dict[tuple[Plugin, int], Callout] = {}
-        """Those that wait for a reply."""
+        """Callouts that wait for a reply."""
         self._ticking: dict[Plugin, object] = {}
         self._timer = Timer()
 
@@ -111,7 +111,7 @@ class ThreadDriver(Dispatcher):
         self._timer.stop()
         assert pool is not None  # noqa: S101 - entered
         pool.shutdown(cancel_futures=True)
-        if self._own_clients is not None:  # when nobody connects any more: what comes later would stay open
+        if self._own_clients is not None:  # after the pool, because a later connection would stay open
             self._own_clients.close()
 
     def _woken(self) -> None:
@@ -162,17 +162,17 @@ class ThreadDriver(Dispatcher):
         return self._clients.get(type(callout), self._own_clients)
 
     def _lead(self, callout: GrpcStream) -> None:
-        """Lead a conversation in a thread of its own. It may last for ever, but there are few at a time."""
+        """Make a gRPC stream in a separate thread. It may last for ever, but there are few at a time."""
         conversation = self._conversations[callout.plugin, callout.token]
         name = "proxywasm-grpc-stream"
         threading.Thread(target=self._answer, args=(callout, conversation), name=name, daemon=True).start()
 
     def _work(self) -> None:
-        """Make callouts as long as there are any."""
+        """Make callouts until none waits."""
         while (callout := self._next()) is not None:
             try:
                 self._answer(callout)
-            except Exception:  # noqa: BLE001, PERF203 - the next one is made all the same
+            except Exception:  # noqa: BLE001, PERF203 - the next callout is made nevertheless
                 logger.exception("the reply to %s failed", type(callout).__name__)
 
     def _next(self) -> Callout | None:
@@ -184,10 +184,10 @@ class ThreadDriver(Dispatcher):
 
     def _answer(self, callout: Callout, *conversation: Conversation) -> None:
         client = self._client(callout)
-        assert client is not None  # noqa: S101 - it was there when the callout came
+        assert client is not None  # noqa: S101 - `_call` has checked it
         try:
             reply = client(callout, *conversation)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the guest waits for an answer
+        except Exception as error:  # noqa: BLE001 - the guest must get a reply
             logger.exception("the client of %s failed", type(callout).__name__)
             reply = CalloutFailed(f"{type(error).__name__}: {error}")
         with self.lock:
@@ -212,7 +212,7 @@ class ThreadDriver(Dispatcher):
 
 
 class Timer:
-    """Calls functions when their time has come, one after the other, in a thread of its own."""
+    """Calls functions at their times, one after the other, in a separate thread."""
 
     def __init__(self) -> None:
         self._due: list[tuple[float, int, Callable[[], None], object]] = []
@@ -225,7 +225,7 @@ class Timer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Call nothing more. Waits for a call that is under way, unless that is what calls `stop`."""
+        """Stop calling functions. Waits for the current call, unless that call is the caller of `stop`."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -233,13 +233,13 @@ class Timer:
             self._thread.join()
 
     def after(self, seconds: float, function: Callable[[], None], mark: object = None) -> None:
-        """Call a function so many seconds from now, unless its `mark` is forgotten before."""
+        """Call a function in `seconds` from now, unless `forget` drops its `mark` before."""
         with self._changed:
             heapq.heappush(self._due, (time.monotonic() + seconds, next(self._number), function, mark))
             self._changed.notify()
 
     def forget(self, mark: object) -> None:
-        """Drop all functions that have this mark: they could be due in weeks."""
+        """Drop all functions with this mark, because they could be due in weeks."""
         if mark is not None:
             with self._changed:
                 self._due = [due for due in self._due if due[3] is not mark]
@@ -253,7 +253,7 @@ class Timer:
     def _call(function: Callable[[], None]) -> None:
         try:
             function()
-        except Exception:  # noqa: BLE001 - the next one is called all the same
+        except Exception:  # noqa: BLE001 - the next function is called nevertheless
             logger.exception("a timer's function failed")
 
     def _next(self) -> Callable[[], None] | None:

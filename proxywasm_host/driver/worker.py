@@ -1,11 +1,11 @@
 """A worker: a host, its driver and its chain in one event loop, like a worker thread of Envoy.
 
-worker = Worker(lambda: Host(services=services), ["auth.wasm"])
-async with anyio.create_task_group() as group:
-    group.start_soon(worker.run)
-    await worker.ready()
-    …
-    await worker.stop()
+    worker = Worker(lambda: Host(services=services), ["auth.wasm"])
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker.run)
+        await worker.ready()
+        …
+        await worker.stop()
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Worker:
     """Runs a chain of filters in this event loop, from `run` to `stop`.
 
     Args:
-        make_host: makes the host, which is the worker's own.
+        make_host: makes the host, which only this worker uses.
         filters: the chain, in the order of the request.
         clients, stream_idle_timeout, record: see `AsyncDriver`.
-        recycle: when the filters get new VMs; only when one fails if not given.
-        logger: who says which guests failed, and why.
-        on_failure: told of each failure.
+        recycle: when the filters get new VMs. ``None``: only after failures.
+        logger: for reports of failed guests.
+        on_failure: called with each failure.
     """
 
     host: Host
@@ -56,11 +56,11 @@ class Worker:
     plugins: Sequence[Plugin] = ()
     """The chain, for new streams."""
     by_request = False
-    """Whether some of it is not for all requests."""
+    """Whether some filters of the chain apply only to certain requests."""
     running = False
-    """Whether the filters are loaded, and all is well."""
+    """Whether the filters are loaded and the worker has not ended."""
     filter_healths: Sequence[FilterHealth] = ()
-    """How the filters of the chain are."""
+    """The health of each filter of the chain."""
 
     def __init__(
         self,
@@ -88,9 +88,10 @@ class Worker:
         self._stopped = anyio.Event()
 
     async def run(self) -> None:
-        """Load the filters, serve until `stop`, free everything.
+        """Load the filters, run until `stop`, and free everything.
 
-        `ready` raises what goes wrong at the start. An error that ends a worker later is logged; others go on.
+        `ready` raises the error of a failed start. A later error that ends the worker is logged; other workers
+        continue.
         """
         try:
             with self._make_host() as self.host:
@@ -117,29 +118,29 @@ class Worker:
             self._stopped.set()
 
     def chain_of(self, authority: bytes, path: bytes, properties: Mapping[str, PropertyValue]) -> Sequence[Plugin]:
-        """The plugins that a request passes; see `matching`."""
+        """The plugins that a request passes (see `matching`)."""
         return matching(self.plugins, authority, path, properties)
 
     @property
     def ended(self) -> bool:
-        """Whether it ran and has ended."""
+        """Whether the worker has ended after a successful start."""
         return self._stopped.is_set() and self._error is None
 
     async def ready(self) -> None:
-        """Wait until the filters are loaded. Raises as `Host.load_plugin`, and as `Host`."""
+        """Wait until the filters are loaded. Raises the errors of `Host` and `Host.load_plugin`."""
         await self._ready.wait()
         if self._error is not None:
             raise self._error
 
     async def stop(self) -> None:
-        """End the plugins and free their VMs. Streams should be done."""
+        """End the plugins and free their VMs. Streams should have ended before."""
         self._stop.set()
         await self._stopped.wait()
 
     async def reload(self, filters: Iterable[AnyFilter]) -> None:
-        """Load another chain beside the one that runs, for new streams; old streams end on theirs.
+        """Load another chain for new streams, next to the present one, on which its streams end.
 
-        Raises: as `Host.load_plugin`; then nothing has changed.
+        Raises: the errors of `Host.load_plugin`; then nothing has changed.
         """
         await self._change(filter_list.chain(filters))
 
@@ -149,7 +150,7 @@ class Worker:
         self._refresher = Refresher(filters, pinned, self.host.pin)
 
     async def _load(self, filters: list[FilterConfig]) -> None:
-        """Replace the filters that run. They are compiled in a thread, for that takes seconds."""
+        """Replace the present filters. A thread compiles the new ones, which takes seconds."""
         await anyio.to_thread.run_sync(filter_list.compile, self.host, filters)
         try:
             plugins = filter_list.load(self.host, filters)
@@ -163,7 +164,7 @@ class Worker:
             self.driver.perform(plugin.close())
 
     async def _recycled(self) -> None:
-        """Replace VMs that are used up, until cancelled. Filters that cannot be loaded anew keep their VMs."""
+        """Replace VMs as `Recycle` says, until cancelled. Filters that cannot be loaded again keep their VMs."""
         wait = EACH
         while self._recycle is not None:
             await anyio.sleep(wait)
@@ -181,17 +182,17 @@ class Worker:
                 self._logger.info("%s: filters have new VMs, and current requests end on the old ones", why)
 
     async def _refresh(self) -> None:
-        """Look for newer modules from time to time, until cancelled."""
+        """Look for newer modules at intervals, until cancelled."""
         while self.host.fetcher.refresh_interval is not None:
             await anyio.sleep(self.host.fetcher.refresh_interval)
             refresher = self._refresher
             for place in refresher.places:
                 chain = await anyio.to_thread.run_sync(refresher.newer, place, self._logger, abandon_on_cancel=True)
-                if chain is None or refresher is not self._refresher:  # `reload` was quicker
+                if chain is None or refresher is not self._refresher:  # `reload` has changed the chain meanwhile
                     continue
                 try:
                     await self._load(chain)
-                except Exception as error:  # noqa: BLE001 - it is told
+                except Exception as error:  # noqa: BLE001 - it is logged
                     refresher.refused(chain, place, error, self._logger)
                 else:
                     refresher.loaded(chain, place, self._logger)

@@ -123,7 +123,7 @@ def _ask(helper: str, host: str) -> Credentials | None:
         logger.warning("docker-credential-%s is not installed: what it knows of %s is not used", helper, host)
         return None
     try:
-        done = subprocess.run(  # noqa: S603 - the operator's own choice
+        done = subprocess.run(  # noqa: S603 - the operator has configured it
             [program, "get"], input=host.encode(), capture_output=True, timeout=HELPER_SECONDS, check=False
         )
         answer = json.loads(done.stdout) if done.returncode == 0 else None

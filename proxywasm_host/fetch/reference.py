@@ -136,7 +136,7 @@ def check_sha256(value: Any) -> str:
 
 def digest_of(content: bytes) -> str:
     """``sha256:…`` of some bytes."""
-    from hashlib import sha256  # noqa: PLC0415 - for those who fetch
+    from hashlib import sha256  # noqa: PLC0415 - only for fetching
 
     return f"sha256:{sha256(content).hexdigest()}"
 

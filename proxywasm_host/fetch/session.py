@@ -63,7 +63,7 @@ def run(work: Callable[[], Awaitable[Result]], seconds: float) -> Result:
     def thread() -> None:
         try:
             anyio.run(bounded)
-        except BaseException as error:  # noqa: BLE001 - raised by who waits
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             failed.append(error)
 
     runs = threading.Thread(target=thread, name="proxywasm-fetch", daemon=True)

@@ -369,7 +369,7 @@ def _yaml_expected_message(message: Request | Response) -> dict[str, Any]:
 
 def _yaml(suite: dict[str, Any]) -> str:
     try:
-        import yaml  # noqa: PLC0415 - an extra
+        import yaml  # noqa: PLC0415 - from an extra
     except ModuleNotFoundError as error:
         raise remedy.missing("suites", error) from None
     return str(yaml.safe_dump(suite, sort_keys=False, allow_unicode=True, width=120))

@@ -297,7 +297,7 @@ class _World:
         return self._answers[name].popleft()
 
     def services(self) -> Services:
-        random = Random(0)  # noqa: S311 - beyond what was recorded
+        random = Random(0)  # noqa: S311 - for calls beyond the recorded ones
 
         def randbytes(size: int) -> bytes:
             try:

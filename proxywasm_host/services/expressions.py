@@ -106,8 +106,7 @@ class Expression:
         return value.plain_value()
 
     def _check_length(self, properties: Mapping[str, Any]) -> None:
-        """Raises: ForeignCallFailed, if evaluation would take too long. (No value has more text than is read.)
-        """
+        """Raises: ForeignCallFailed, if evaluation would take too long. (No value has more text than is read.)"""
         times, joins = self._reads
         length = _length(properties)
         read = times * length
@@ -155,7 +154,7 @@ class Expressions:
 
 @cache
 def _environment() -> Any:
-    from cel_expr_python import cel  # noqa: PLC0415 - an extra brings it
+    from cel_expr_python import cel  # noqa: PLC0415 - from an extra
 
     return cel.NewEnv()
 
@@ -177,7 +176,7 @@ def _of_cel(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if isinstance(value, (datetime, timedelta)):
-        from google.protobuf import duration_pb2, timestamp_pb2  # noqa: PLC0415 - the extra brings it
+        from google.protobuf import duration_pb2, timestamp_pb2  # noqa: PLC0415 - from the extra
 
         message: Any = timestamp_pb2.Timestamp() if isinstance(value, datetime) else duration_pb2.Duration()
         (message.FromDatetime if isinstance(value, datetime) else message.FromTimedelta)(value)

@@ -17,8 +17,7 @@ MAX_ARGUMENT = 1 << 20
 MAX_UNCOMPRESSED = 8 << 20
 """Maximum bytes of the result of ``uncompress``."""
 MAX_THOROUGH = 128 << 10
-"""Maximum bytes compressed at zlib's default level, which for some content takes ten times as long as `FAST`.
-"""
+"""Maximum bytes compressed at zlib's default level, which for some content takes ten times as long as `FAST`."""
 FAST = 4
 
 
@@ -34,8 +33,7 @@ def _check_size(arguments: bytes) -> None:
 
 
 def uncompress(arguments: bytes) -> bytes:
-    """Uncompress a zlib stream of at most 1 MiB; SERIALIZATION_FAILURE if it is damaged or holds over 8 MiB.
-    """
+    """Uncompress a zlib stream of at most 1 MiB; SERIALIZATION_FAILURE if it is damaged or holds over 8 MiB."""
     _check_size(arguments)
     stream = zlib.decompressobj()
     try:

@@ -74,6 +74,6 @@ class StandardLogging:
 @lru_cache(256)
 def logger_of(plugin: str) -> Logger:
     """The logger of a plugin, cached because the standard library takes a lock for each look-up."""
-    import logging  # noqa: PLC0415 - not everybody wants it, and it takes a tenth of our time to import
+    import logging  # noqa: PLC0415 - optional, and takes a tenth of our time to import
 
     return logging.getLogger(f"proxywasm_host.guest.{plugin}" if plugin else "proxywasm_host.guest")

@@ -50,7 +50,7 @@ def verify_signature(arguments: bytes) -> bytes:
         return field(2, f"{given['hash'].decode()} is not supported.")
     if key is None:
         return field(2, "Failed to initialize digest verify.")
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - an extra brings it
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - from an extra
 
     try:
         key.verify(given["signature"], given["text"], *_scheme(key, hash))
@@ -107,7 +107,7 @@ def _key(given: dict[str, bytes], *, private: bool) -> Any:
 
 @lru_cache(KEYS)
 def _load(der: bytes, pem: bytes, *, private: bool) -> Any:
-    import cryptography  # noqa: F401, PLC0415 - an extra brings it
+    import cryptography  # noqa: F401, PLC0415 - from an extra
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: PLC0415
@@ -134,7 +134,7 @@ def _private(der: bytes, pem: bytes) -> Any:
     fit each other. For other algorithms than RSA and elliptic curves, it computes missing numbers without a limit of
     time, so their keys are not read.
     """
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - an extra brings it
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - from an extra
     from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
 
     if len(der or pem) > MAX_KEY:
@@ -172,7 +172,7 @@ def _fits(key: Any) -> bool:
 
 
 def _hash(name: bytes) -> Any:
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - an extra brings it
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - from an extra
 
     lower = name.decode().lower()
     return getattr(hashes, lower.upper())() if lower in HASHES else None
@@ -180,7 +180,7 @@ def _hash(name: bytes) -> Any:
 
 def _scheme(key: Any, hash: Any) -> tuple[Any, ...]:
     """The arguments of a key's methods after the text."""
-    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa  # noqa: PLC0415 - an extra brings it
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa  # noqa: PLC0415 - from an extra
 
     if isinstance(key, (rsa.RSAPrivateKey, rsa.RSAPublicKey)):
         return padding.PKCS1v15(), hash

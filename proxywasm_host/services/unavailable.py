@@ -1,5 +1,4 @@
-"""Services outside of this process: the error if one does not answer, and a limit of the time lost on it.
-"""
+"""Services outside of this process: the error if one does not answer, and a limit of the time lost on it."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Callout:
         """The request of an HTTP callout. Raises: AttributeError, for another."""
         effect = self.effect
         if not isinstance(effect, effects.HttpCall):
-            raise AttributeError(f"a callout of {self.kind} has no request")  # noqa: TRY004 - it is one of an attribute
+            raise AttributeError(f"a callout of {self.kind} has no request")  # noqa: TRY004 - it is about an attribute
         return Request.of(effect.headers, effect.body, effect.trailers)
 
     def reply(self, answer: Any) -> None:

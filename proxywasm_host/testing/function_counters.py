@@ -44,7 +44,7 @@ def counting(code: bytes) -> bytes:
     if not function_names(module) or not module.functions or any(name == READER for name, *_ in module.exports):
         return code
     types = module.section(TYPE)
-    assert types is not None  # noqa: S101 - it has functions
+    assert types is not None  # noqa: S101 - a module with functions has types
     if types.leb() != len(module.types):
         return code
     imported = sum(kind == "function" for _, _, kind, _ in module.imports)

@@ -37,7 +37,7 @@ class Guest:
     def __call__(self, name: str, *arguments: float) -> Any:
         """Call the exported function `name`. Raises: AssertionError if there is none."""
         call = self.instance.function(name)
-        assert call is not None, f"the module exports no function {name!r}"  # noqa: S101 - it is for tests
+        assert call is not None, f"the module exports no function {name!r}"  # noqa: S101 - for tests
         return call(*arguments)
 
     @property

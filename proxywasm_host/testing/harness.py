@@ -111,7 +111,7 @@ class Harness:
                 shared_data=self._shared,
                 shared_queues=self._queues,
                 clusters=_Clusters(self),
-                random=Random(seed).randbytes,  # noqa: S311 - the same each time, which is the point
+                random=Random(seed).randbytes,  # noqa: S311 - meant to be reproducible
             ),
         )
         self.resources = ExitStack()

@@ -21,7 +21,7 @@ STATUSES = frozenset({b"OK", b"PONG", b"QUEUED"})
 def fake_redis(clock: VirtualClock) -> Callable[[Callout], Any]:
     """The answers of a new, empty Redis. Raises: ModuleNotFoundError, without the extra `fakeredis`."""
     try:
-        import fakeredis  # noqa: PLC0415 - an extra brings it
+        import fakeredis  # noqa: PLC0415 - from an extra
         from redis.exceptions import ResponseError  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise remedy.missing("fakeredis", error) from None

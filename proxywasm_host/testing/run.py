@@ -264,7 +264,7 @@ def _extend(
     message: Message | None,
     effect: effects.RequestBody | effects.RequestTrailers | effects.ResponseBody | effects.ResponseTrailers,
 ) -> None:
-    assert message is not None  # noqa: S101 - its headers came first
+    assert message is not None  # noqa: S101 - headers come first
     if isinstance(effect, (effects.RequestBody, effects.ResponseBody)):
         message.chunks.append(effect.data)
         message.complete = effect.end_stream

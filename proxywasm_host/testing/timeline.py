@@ -105,7 +105,7 @@ class Recorder:
     def returned(self, context: Context, row: Callback, result: int | None, failed: bool) -> None:
         """As a listener: it has returned, or failed."""
         made, self._open = self._open, None
-        assert made is not None  # noqa: S101 - it began
+        assert made is not None  # noqa: S101 - the stream has begun
         made.failed = failed
         made.result = None if failed or row.result is None else result
 

@@ -49,7 +49,7 @@ def test_a_filter_that_holds_a_request_for_ever(driven, caplog):
     [record] = [record for record in caplog.records if "timed out" in record.message]
     assert (record.name, record.levelname) == ("proxywasm_host.driver", "WARNING")
     assert record.message.startswith(
-        "no progress of GET '/a' for 300 seconds: timed out; it waited for plugin 'probe', "
+        "GET '/a' made no progress for 300 seconds and timed out; it waited for plugin 'probe', "
     )
     assert "'upstream'" in record.message
     assert look() == []

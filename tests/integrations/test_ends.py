@@ -62,7 +62,7 @@ def test_a_guest_that_fails_elsewhere_lets_go_what_it_holds_where_the_profile_sa
 def test_a_filter_that_holds_for_ever(carry, caplog, phase, status):
     answer = carry(f"@on_{phase}_headers\nreturn 1\n", stream_idle_timeout=0.1).get(target="/x?secret=1")
     assert (answer.status, answer.body) == (status, b"stream timeout")
-    assert "no progress of GET '/x' for 0.1 seconds: timed out" in caplog.text
+    assert "GET '/x' made no progress for 0.1 seconds and timed out" in caplog.text
     assert f"it waited for plugin 'probe', which holds the {phase}" in caplog.text
 
 

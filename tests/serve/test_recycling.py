@@ -79,4 +79,4 @@ def test_what_cannot_be_loaded_anew_goes_on(serve):
 def test_a_policy_says_when(serve):
     served = serve(settings={"filters": [PROBE], "recycle": {}})
     assert served.process.wait(30) != 0
-    assert "recycle: say when: memory, requests or age" in served.log
+    assert "recycle: give memory, requests or age" in served.log

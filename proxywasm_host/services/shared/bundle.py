@@ -19,8 +19,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Shared:
-    """Services that processes share. `close` adds the last counts to `metrics` and ends their use in this process.
-    """
+    """Services that processes share. `close` adds the last counts to `metrics` and ends their use in this process."""
 
     data: SharedData
     queues: SharedQueues

@@ -4,9 +4,9 @@
     ``memory``                        this process alone
     ``processes``                     processes of one process group on this machine: the workers of
                                       gunicorn, uvicorn, ``proxywasm serve``, …
-    ``processes:NAME`` processes of this user with the same name
-    ``processes:/PATH`` processes with the same directory
-    ``redis[s]://…``, ``unix://…`` all processes with this database of Redis or Valkey
+    ``processes:NAME``                processes of this user with the same name
+    ``processes:/PATH``               processes with the same directory
+    ``redis[s]://…``, ``unix://…``    all processes with this database of Redis or Valkey
     ================================  =================================================================
 
 Options follow a question mark: ``ttl``, the seconds after which shared data expires unless it is set again; for Redis

@@ -132,7 +132,7 @@ class Directory:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # noqa: PERF203 - that is what is waited for
+            except BlockingIOError:  # noqa: PERF203 - expected while waiting
                 now = time.monotonic()
                 latest = latest or now + LONGEST
                 if now > until:

@@ -47,7 +47,7 @@ class Listener:
                 for token in self._take():
                     self._tell(token)
                 away = False
-            except (ServiceUnavailable, QuotaExceeded) as error:  # noqa: PERF203 - it goes on
+            except (ServiceUnavailable, QuotaExceeded) as error:  # noqa: PERF203 - the thread continues
                 if not (away or self._over.is_set()):
                     away = True
                     logger.warning("messages in shared queues do not arrive for now: %s", error)

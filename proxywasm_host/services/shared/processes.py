@@ -115,8 +115,7 @@ class ProcessSharedData:
         return True
 
     def _forget_old(self, transaction: Any, db: Any, owner: bytes, but: bytes) -> int:
-        """Remove expired entries, at most some, as no other process can write meanwhile. Returns the freed bytes.
-        """
+        """Remove expired entries, at most some, as no other process can write meanwhile. Returns the freed bytes."""
         freed, left = 0, LOOKED_AT
         with transaction.cursor(db=db[b"data"]) as cursor:
             found = cursor.set_range(self._looked_at.pop(owner, owner))
@@ -307,7 +306,7 @@ class _Listener(Listener):
             try:
                 while self._take_note(token):
                     yield token
-            except UnknownQueue:  # noqa: PERF203 - all state is gone
+            except UnknownQueue:  # noqa: PERF203 - the state was lost
                 self._told.pop(token, None)
 
     def _take_note(self, token: int) -> bool:
