@@ -1,17 +1,17 @@
-"""Bodies as language models make them: long prompts, and answers that come as thousands of events.
+"""Bodies like those of language models: long prompts, and answers streamed as thousands of events.
 
-    python -m benchmarks.bodies             docs/benchmarks-bodies.md, in some minutes
-    python -m benchmarks.bodies --quick     the same on the screen, once
+    python -m benchmarks.bodies             writes docs/benchmarks-bodies.md, in some minutes
+    python -m benchmarks.bodies --quick     prints the same after one round
 
-`proxywasm serve` and the ASGI middleware, each without a filter, with one that reads no body (``rust/headers``), and
-with one that reads all (``rust/body``: it holds a prompt until it has the whole of it and writes another, and looks
-into each event). They take turns, round by round.
+The servers are `proxywasm serve` and the ASGI middleware, each without a filter, with one that reads no body
+(``rust/headers``), and with one that reads all bodies (``rust/body``: it buffers a whole prompt and replaces it, and
+inspects each event). They take turns, round by round.
 
-* Throughput is that of a whole prompt, until its answer is there, and of all events of an answer.
-* The first event is timed from the request until it has come as a whole, for the bound in milliseconds.
-* Memory is the highest that the process had in a request less what it had before, without what its guests have grown
-  by (``VmHWM``, which ``clear_refs`` sets back). A guest that reads a prompt as a whole has it in its own memory
-  once or more, which `Limits.memory` bounds.
+* Throughput is that of a whole prompt, until its answer arrives, and of all events of an answer.
+* The first event is timed from the request until the whole event has arrived.
+* Memory is the peak of the process during a request (``VmHWM``, reset by ``clear_refs``), less its memory before and
+  the growth of its guests. A guest that reads a whole prompt has it once or more in its own memory, which
+  `Limits.memory` limits.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ MIB = 1 << 20
 PROMPTS = (1 * MIB, 10 * MIB, 50 * MIB)
 EVENT_COUNT = 10_000
 LIMIT = 64 * MIB
-"""What filters may hold of a body."""
+"""Bytes of a body that filters may hold."""
 ROOM = 20 * MIB
-"""Bytes of memory that a process may need beside what filters may hold."""
+"""Bytes of memory that a process may need in addition to the bodies that filters hold."""
 START = 120.0
-"""Seconds that a server may take to start where much else runs."""
+"""Seconds for a server to start, on a busy machine."""
 LATER = 0.005
-"""Seconds by which the first event may come later than without a filter."""
+"""Seconds by which a filter may delay the first event."""
 KINDS = ("serve", "middleware")
 WHICH = {"none": "none", "headers": "reads none", "body": "reads all"}
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs: of which kind, with which filter. `guests` tells the bytes that its guests have."""
+    """A running server with its kind and filter. `guests` is the URL that reports the memory of its guests."""
 
     kind: str
     filter: str
@@ -65,7 +65,7 @@ class Server:
     guests: str
 
     def guest_bytes(self) -> int:
-        """What its guests have."""
+        """Bytes of memory of its guests."""
         if self.filter == "none":
             return 0
         with urllib.request.urlopen(self.guests, timeout=PATIENCE) as answer:
@@ -77,7 +77,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Sample:
-    """One round of one server: seconds for prompts by size, for the first event, for all; bytes of memory by body."""
+    """A round of a server: seconds for prompts by size, the first event and all events; bytes of memory by body."""
 
     prompts: dict[int, float]
     first: float
@@ -87,7 +87,7 @@ class Sample:
 
 @contextmanager
 def servers() -> Iterator[list[Server]]:
-    """Each kind with each filter."""
+    """Start each kind of server with each filter."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
         folder = Path(name)
         (folder / "none.json").write_text("[]", encoding="utf-8")
@@ -127,7 +127,7 @@ def servers() -> Iterator[list[Server]]:
 
 
 def ask(server: Server, request: bytes, body: bytes = b"") -> tuple[bytes, float, float]:
-    """What is answered, and the seconds until the first event of it was there, and all of it."""
+    """The answer, and the seconds until its first event, and all of it, had arrived."""
     where = urllib.parse.urlsplit(server.url)
     with socket.create_connection((where.hostname or "", where.port or 80), PATIENCE) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -143,7 +143,7 @@ def ask(server: Server, request: bytes, body: bytes = b"") -> tuple[bytes, float
 
 
 def prompt(server: Server, size: int) -> float:
-    """Seconds for a prompt of that many bytes. Raises: RuntimeError, if it did not come to the model."""
+    """Seconds for a prompt of `size` bytes. Raises: RuntimeError, if it did not reach the model."""
     head = f"POST /prompt HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode()
     answer, _, seconds = ask(server, head, b"tell me more " * (size // 13) + b"." * (size % 13))
     if not answer.startswith(b"HTTP/1.1 200") or str(size).encode() not in answer.partition(b"\r\n\r\n")[2]:
@@ -152,7 +152,7 @@ def prompt(server: Server, size: int) -> float:
 
 
 def events(server: Server, count: int) -> tuple[float, float]:
-    """Seconds until the first event, and until the last. Raises: RuntimeError, if one is missing."""
+    """Seconds until the first event and until the last. Raises: RuntimeError, if one is missing."""
     answer, first, whole = ask(
         server, f"GET /events?count={count} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
     )
@@ -163,7 +163,7 @@ def events(server: Server, count: int) -> tuple[float, float]:
 
 
 def unchunked(answer: bytes) -> bytes:
-    """The body of an answer that comes in chunks."""
+    """The body of a chunked answer."""
     body, rest = bytearray(), answer.partition(b"\r\n\r\n")[2]
     at = 0
     while (end := rest.find(b"\r\n", at)) >= 0 and (size := int(rest[at:end], 16)):
@@ -173,7 +173,7 @@ def unchunked(answer: bytes) -> bytes:
 
 
 def held(server: Server, do: Any) -> int:
-    """Bytes of memory by which a process grew while it did something, without what its guests have grown by."""
+    """Bytes by which a process grew at its peak during `do`, without the growth of its guests."""
     guests = server.guest_bytes()
     Path(f"/proc/{server.process}/clear_refs").write_text("5", encoding="ascii")
     before = _status(server.process, "VmRSS")
@@ -190,7 +190,7 @@ def _status(process: int, name: str) -> int:
 
 
 def sample(server: Server, prompts: Sequence[int], count: int, firsts: int) -> Sample:
-    """One round."""
+    """Measure one round of a server."""
     memory = {
         **{f"{size >> 20} MiB": held(server, lambda size=size: prompt(server, size)) for size in prompts},
         "events": held(server, lambda: events(server, count)),
@@ -207,7 +207,7 @@ Samples = dict[tuple[str, str], list[Sample]]
 
 
 def measure(rounds: int, prompts: Sequence[int] = PROMPTS, count: int = EVENT_COUNT, firsts: int = 50) -> Samples:
-    """All servers, round by round. The memory of guests grows in the first round, and stays."""
+    """Measure all servers, round by round. The memory of guests grows in the first round, then stays."""
     with servers() as running:
         samples: Samples = {(server.kind, server.filter): [] for server in running}
         for _ in range(rounds):
@@ -217,7 +217,7 @@ def measure(rounds: int, prompts: Sequence[int] = PROMPTS, count: int = EVENT_CO
 
 
 def beyond(samples: Samples) -> list[str]:
-    """What is beyond the bound of memory, in sentences."""
+    """A sentence for each case that exceeds the limit of memory."""
     return [
         f"{kind} with a filter that {WHICH[which]} needs {most / 1e6:.0f} MB for {body}"
         for (kind, which), rounds in samples.items()
@@ -227,7 +227,7 @@ def beyond(samples: Samples) -> list[str]:
 
 
 def later(samples: Samples, kind: str, which: str) -> float:
-    """Seconds by which the first event comes later than without a filter: the median over the rounds."""
+    """Seconds by which the filter delays the first event: the median over the rounds."""
     pairs = zip(samples[kind, which], samples[kind, "none"], strict=True)
     return statistics.median(one.first - other.first for one, other in pairs)
 
@@ -236,15 +236,15 @@ def later(samples: Samples, kind: str, which: str) -> float:
 
 
 def document(samples: Samples, machine: dict[str, Any]) -> str:
-    """The page."""
+    """The page, as Markdown."""
     sizes = list(next(iter(samples.values()))[0].prompts)
-    heads = [*(f"prompt of {size >> 20} MiB" for size in sizes), "first event", "later by", "events/s"]
+    heads = [*(f"prompt of {size >> 20} MiB" for size in sizes), "first event", "delay", "events/s"]
     bodies = list(next(iter(samples.values()))[0].memory)
     lines = [
-        "# What filters cost large bodies and long streams",
+        "# The cost of filters for large bodies and long streams",
         "",
-        "Written by `python -m benchmarks.bodies`, which says how it measures. Prompts are in MB/s, the first event",
-        f"of an answer in milliseconds: medians of {len(next(iter(samples.values())))} rounds.",
+        "Written by `python -m benchmarks.bodies`, which describes how it measures. Prompts are in MB/s, the first",
+        f"event of an answer in milliseconds, both medians of {len(next(iter(samples.values())))} rounds.",
         "",
         f"| | filter | {' | '.join(heads)} |",
         f"|---|---|{'---:|' * len(heads)}",
@@ -260,7 +260,7 @@ def document(samples: Samples, machine: dict[str, Any]) -> str:
             lines.append(f"| {kind if which == 'none' else ''} | {words} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"Memory in MB that the process needs beside its guests, at most, where filters may hold {LIMIT >> 20} MiB:",
+        f"Peak memory of the process in MB, without its guests, where filters may hold {LIMIT >> 20} MiB:",
         "",
         f"| | filter | {' | '.join(bodies)} |",
         f"|---|---|{'---:|' * len(bodies)}",
@@ -272,16 +272,16 @@ def document(samples: Samples, machine: dict[str, Any]) -> str:
             lines.append(f"| {kind if which == 'none' else ''} | {words} | {cells} |")
     late = [(kind, which) for kind in KINDS for which in ("headers", "body") if later(samples, kind, which) > LATER]
     said = [
-        f"{kind} with a filter that {WHICH[which]} gives the first event more than 5 ms later" for kind, which in late
+        f"{kind} with a filter that {WHICH[which]} delays the first event by more than 5 ms" for kind, which in late
     ]
     bounds = "; ".join([*beyond(samples), *said])
     lines += [
         "",
-        f"Bounds: the first event within {LATER * 1e3:.0f} ms of no filter; memory within what filters may hold and",
-        f"{ROOM >> 20} MiB. {f'Beyond: {bounds}' if bounds else 'All are kept'}.",
+        f"Limits: a filter delays the first event by at most {LATER * 1e3:.0f} ms; memory is at most what filters may",
+        f"hold and {ROOM >> 20} MiB. {f'Exceeded: {bounds}' if bounds else 'All are met'}.",
         "",
-        "A body that a server gives as one part is in memory once more, in the server, as long as the call lasts.",
-        "Without the C extension, a body that filters rewrite is there twice.",
+        "A body that a server passes on as one part is in memory once more, in the server, until the call ends.",
+        "Without the C extension, a body that filters rewrite is in memory twice.",
         "",
         f"{machine['processor']}, {machine['processors']} processors, load {machine['load'][0]};",
         f"{machine['interpreter']}.",

@@ -1,4 +1,4 @@
-"""Where the suite keeps what it builds and downloads: outside of the checkout."""
+"""The directory for builds and downloads of the benchmarks, outside of the checkout."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""What a filter adds in each carrier of the Python world: processor time of one request, with and without it.
+"""The cost of a filter in each carrier of the Python world: the processor time of one request with and without it.
 
-    python -m benchmarks.carriers             docs/benchmarks-carriers.md, in a minute
-    python -m benchmarks.carriers --quick     the same on the screen, to see that it works
+    python -m benchmarks.carriers             writes docs/benchmarks-carriers.md, in a minute
+    python -m benchmarks.carriers --quick     prints the same, as a check that it works
 
-The work is that of `benchmarks.headers`. What is timed is the thread in which the filter runs: of a client in an event
-loop and of aiohttp's server that is the one in which both are, of requests and urllib3 that of the client alone. The
-client and the server are the same with the filter and without; the two are timed in turn, round by round. mitmproxy is
-a process of its own, whose processor time is taken.
+The work is that of `benchmarks.headers`. The timed thread is the one in which the filter runs. For aiohttp's server and
+for clients in an event loop, it runs both client and server; for requests and urllib3, the client alone. Client and
+server are the same with and without the filter; the two are timed in turn, round by round. mitmproxy is a separate
+process, whose processor time is measured.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ KINDS = {
 }
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 MITMDUMP = CACHE / "proxywasm-host/mitmproxy-newest/bin/mitmdump"
-"""`make` installs it in an environment of its own."""
+"""`make` installs it in a separate environment."""
 PATIENCE = 60.0
 Once = Callable[[], Awaitable[None]]
 
 
 def filters() -> list[Filter]:
-    """A chain of one."""
+    """A chain of one filter."""
     return [Filter(header_filter(), "headers")]
 
 
 async def served(stack: AsyncExitStack, *middlewares: Any) -> str:
-    """The URL of a server of aiohttp's."""
+    """Start a server with aiohttp, and return its URL."""
 
     async def answer(request: web.Request) -> web.Response:
         return web.Response(text="Hello.", headers={"server": "x"})
@@ -79,7 +79,7 @@ async def served(stack: AsyncExitStack, *middlewares: Any) -> str:
 
 
 async def client_of(kind: str, filtered: bool, stack: AsyncExitStack) -> Once:
-    """A function that makes one request; a filter is in the server or in the client."""
+    """A function that makes one request, with the filter, if any, in the server or the client."""
     if kind == "aiohttp" and filtered:
         middleware = ProxyWasmMiddleware(filters())
         stack.push_async_callback(middleware._stop)
@@ -120,13 +120,13 @@ def in_thread(kind: str, filtered: bool, url: str) -> Callable[[], None]:
 
 
 def check(headers: Any, filtered: bool) -> None:
-    """Whether the filter was there."""
+    """Check that the filter ran, or did not. Raises: RuntimeError."""
     if (headers["server"] == "hello") is not filtered:
         raise RuntimeError(f"server: {headers['server']}")
 
 
 async def in_event_loop(kind: str, rounds: int, times: int) -> list[tuple[float, float]]:
-    """Seconds of one request without and with the filter, in each round."""
+    """Seconds for one request without and with the filter, in each round."""
     async with AsyncExitStack() as stack:
         sides = [await client_of(kind, filtered, stack) for filtered in (False, True)]
 
@@ -143,7 +143,7 @@ async def in_event_loop(kind: str, rounds: int, times: int) -> list[tuple[float,
 
 @contextmanager
 def elsewhere() -> Iterator[str]:
-    """The URL of a server in another thread."""
+    """Start a server in another thread, and yield its URL."""
     loop = asyncio.new_event_loop()
     stack = AsyncExitStack()
     url = loop.run_until_complete(served(stack))
@@ -159,7 +159,7 @@ def elsewhere() -> Iterator[str]:
 
 
 def in_threads(kind: str, rounds: int, times: int) -> list[tuple[float, float]]:
-    """The same of a library for threads."""
+    """As `in_event_loop`, for a library without an event loop."""
     with elsewhere() as url:
         sides = [in_thread(kind, filtered, url) for filtered in (False, True)]
 
@@ -176,7 +176,7 @@ def in_threads(kind: str, rounds: int, times: int) -> list[tuple[float, float]]:
 
 @contextmanager
 def mitmdump(url: str, filtered: bool, folder: Path) -> Iterator[Callable[[int], float]]:
-    """A mitmdump in front of a server: a function that sends so many requests, and gives the processor time of one."""
+    """Start mitmdump in front of a server; the function sends so many requests, and returns its seconds for one."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     options = ["--mode", f"reverse:{url}", "-p", str(port), "-q", "--set", f"confdir={folder}"]
@@ -216,7 +216,7 @@ def mitmdump(url: str, filtered: bool, folder: Path) -> Iterator[Callable[[int],
 
 
 def in_mitmproxy(rounds: int, times: int) -> list[tuple[float, float]]:
-    """The same of mitmdump."""
+    """As `in_event_loop`, for mitmdump."""
     with elsewhere() as url, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         sides = [stack.enter_context(mitmdump(url, filtered, Path(folder))) for filtered in (False, True)]
         for each in sides:
@@ -225,7 +225,7 @@ def in_mitmproxy(rounds: int, times: int) -> list[tuple[float, float]]:
 
 
 def measure(rounds: int, times: int) -> dict[str, list[tuple[float, float]]]:
-    """Of each carrier: seconds of one request without and with the filter, in each round."""
+    """For each carrier, seconds for one request without and with the filter, in each round."""
 
     def of(kind: str) -> list[tuple[float, float]]:
         if kind == "mitmproxy":
@@ -238,13 +238,13 @@ def measure(rounds: int, times: int) -> dict[str, list[tuple[float, float]]]:
 
 
 def document(samples: Mapping[str, list[tuple[float, float]]], machine: Mapping[str, Any]) -> str:
-    """The report."""
+    """The page, as Markdown."""
     lines = [
-        "# What a filter adds in each carrier\n",
-        "Written by `python -m benchmarks.carriers`, which says how it measures. The filter is",
+        "# The cost of a filter in each carrier\n",
+        "Written by `python -m benchmarks.carriers`, which describes how it measures. The filter is",
         "`benchmarks/header_filter.wat`: four hostcalls on the headers of the request, three on those of the response.",
-        "[benchmarks-servers.md](benchmarks-servers.md) has the ASGI middleware and `serve` beside Envoy.\n",
-        "| processor time of one request | without | with the filter | it adds |",
+        "[benchmarks-servers.md](benchmarks-servers.md) compares the ASGI middleware and `serve` with Envoy.\n",
+        "| processor time of one request | without | with the filter | difference |",
         "|---|---:|---:|---:|",
     ]
     for kind, rounds in samples.items():
@@ -261,7 +261,7 @@ def document(samples: Mapping[str, list[tuple[float, float]]], machine: Mapping[
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and write the report."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, and on the screen")
+    parser.add_argument("--quick", action="store_true", help="measure for seconds, and print the page")
     quick = parser.parse_args(arguments).quick
     text = document(measure(3, 50) if quick else measure(21, 200), description())
     if quick:

@@ -1,4 +1,4 @@
-"""Two runs side by side: what became cheaper or dearer, beyond the noise of both."""
+"""Compares two runs: the costs that changed by more than the noise of both."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (0.0, "ns"))
 
 
 def compare(old: Run, new: Run) -> Iterator[str]:
-    """Lines for each side of each series that both have. A change counts if the interquartile ranges do not overlap.
+    """Lines for each side of each series in both runs. A change counts if the interquartile ranges do not overlap.
 
-    Times of two runs are those of two moments: where the machine was not the same, the ratios within a run tell more.
+    Times of two runs are comparable only if the machine was in the same state; else compare the ratios within each run.
     """
     yield from _machines(old, new)
     for name, sides in new.series.items():

@@ -1,4 +1,4 @@
-"""Benchmarks run once, to see that they work, unless ``--benchmark-enable`` asks what they cost."""
+"""Each benchmark runs only once, as a test, unless ``--benchmark-enable`` makes it measure."""
 
 
 def pytest_configure(config):

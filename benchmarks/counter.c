@@ -1,4 +1,4 @@
-/* Says to Callgrind what is to be counted. */
+/* Tells Callgrind which instructions to count. */
 #include <valgrind/callgrind.h>
 
 void count_from_here(void) {

@@ -1,12 +1,12 @@
-"""How long a guest goes on after its deadline: ``python -m benchmarks.deadlines [--engine NAME[:ROUTE]] [FAMILY …]``.
+"""How long guests run past their deadline: ``python -m benchmarks.deadlines [--engine NAME[:ROUTE]] [FAMILY …]``.
 
-Each family is a filter that never ends by itself: the endless ones of `tests/hostile`, those that V8 by itself would
-not interrupt, and functions that V8 optimises while they run, each of which is about as dear as limits let it be. Each
-round loads it anew, for V8 keeps what it has optimised.
+Each family is a filter that never returns: the endless ones of `tests/hostile`, those that V8 would not interrupt by
+itself, and functions that V8 optimises while they run, each about as expensive as the limits allow. Each round loads
+the filter again, because V8 keeps optimised code.
 
-Two figures of each: how long after the deadline the call came back, and how much processor time the process has used
-since then, which others on the machine change less. Where much else runs, ``chrt --rr 10`` in front of the command (as
-root) keeps the others away.
+It prints two figures for each: the time from the deadline until the call returned, and the processor time of the
+process in it, which depends less on other processes. On a busy machine, put ``chrt --rr 10`` (as root) in front of the
+command.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ DEADLINE = 0.25
 PROMISED = 0.05
 BIG = 62 << 20
 PAUSE = 0.15
-"""Seconds before each guest: Linux takes 0.05 of each second from who has a real-time priority and does not rest."""
+"""Seconds before each guest: Linux takes 0.05 of each second from a real-time process that does not sleep."""
 NO_LIMITS = dict.fromkeys(("body", "calls", "loops", "merges", "all_merges", "optimising", "all_optimising"))
 AT_ONCE = 12
-"""Functions that get hot one after the other, so that the deadline is over while one of them is optimised."""
+"""The number of functions that become hot in sequence, so that the deadline passes while one of them is optimised."""
 LOCALS = 40
 
 
@@ -55,7 +55,7 @@ SHAPES = {
     "switches": """(block (block (block (br_table 0 1 2 (local.get {a}))) (local.set {c} (i32.const 1)))
       (local.set {b} (i32.const 2)))""",
 }
-"""Of what functions are made that V8 is to optimise: with the number of the part, and three locals that go with it."""
+"""The parts that functions for V8's optimiser consist of, formatted with the part's number and three of its locals."""
 FUNCTION = """(func $f{number} (param i32) (result i32) (local {locals})
   (if (i32.eqz (local.get 0)) (then (return (i32.const 7)))) {body} (local.get 1))"""
 HOT = """(local.set $n (i32.const 300000)) (loop $h (drop (call $f{number} (i32.const 0)))
@@ -95,7 +95,7 @@ def _with_functions(shape: str, units: int, count: int) -> bytes:
 
 
 def _optimising(shape: str) -> bytes:
-    """A filter with functions of a shape, each as large as it can be without being optimised beforehand."""
+    """A filter with functions of a shape, each as large as possible without being optimised in advance."""
     most, units = 1 << 16, 0
     while most:  # the largest number of units whose estimate is small enough, bit by bit
         code = check_code(Binary(_with_functions(shape, units + most, 1)), ModuleLimits(**NO_LIMITS))
@@ -113,7 +113,7 @@ FAMILIES: dict[str, Callable[[], bytes]] = {
 
 
 class _Watch:
-    """Notes how much processor time the process has used when a deadline is over."""
+    """Records the processor time of the process at a deadline."""
 
     def __init__(self, seconds: float) -> None:
         self._until = time.perf_counter() + seconds
@@ -122,7 +122,7 @@ class _Watch:
         self._thread.start()
 
     def _run(self) -> None:
-        # The last time before the deadline, for afterwards this thread may have to wait for its turn.
+        # Recorded last just before the deadline, since this thread may have to wait for the processor after it.
         while (left := self._until - time.perf_counter()) > 0:
             self._used = time.process_time()
             time.sleep(0.02 if left > 0.05 else 0.001)
@@ -135,9 +135,9 @@ class _Watch:
 
 
 def late(engine: Engine, module: bytes) -> tuple[float, float]:
-    """How long the filter goes on after its deadline: seconds, and of processor time. Raises: ModuleError."""
+    """Seconds that the filter runs past its deadline, and seconds of processor time in them. Raises: ModuleError."""
     name = os.urandom(8).hex().encode()
-    fresh = module + bytes([0, len(name) + 1, len(name)]) + name  # no cache knows it
+    fresh = module + bytes([0, len(name) + 1, len(name)]) + name  # not in any cache
     services = Services(log=Lines(), clusters={"up"})
     time.sleep(PAUSE)
     with Host(engine, services=services, limits=Limits(memory=128 << 20, deadline=DEADLINE)) as host:
@@ -173,15 +173,16 @@ def _lines(way: str, names: Sequence[str], rounds: int) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and print a table in Markdown."""
+    """Measure, and print a Markdown table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.deadlines", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--engine", action="append", metavar="NAME[:ROUTE]", help=f"of {', '.join(WAYS)} (all)")
+    engines = f"one of {', '.join(WAYS)} (default: all)"
+    parser.add_argument("--engine", action="append", metavar="NAME[:ROUTE]", help=engines)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("families", nargs="*", metavar="FAMILY", help="regular expressions of their names (all)")
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help="regular expressions for names (default: all)")
     given = parser.parse_args(arguments)
     wanted = given.families or [""]
     names = [name for name in FAMILIES if any(re.search(pattern, name) for pattern in wanted)]
-    print(f"After a deadline of {DEADLINE} s, in ms; at most {PROMISED * 1e3:.0f} are promised.\n")
+    print(f"Milliseconds past a deadline of {DEADLINE} s; the promised limit is {PROMISED * 1e3:.0f}.\n")
     print("| engine | family | median | worst | median, processor | worst, processor |\n|---|---|--:|--:|--:|--:|")
     for way in given.engine or WAYS:
         for line in _lines(way, names, given.rounds):

@@ -1,4 +1,4 @@
-"""The report as Markdown: ratios first, times beside the machine that they were measured on."""
+"""The report as Markdown, with ratios first, then times and a description of the machine."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ TITLES = {
     "load": "Compiling and loading",
 }
 ABOUT = {
-    "crossing": "A call between host and guest as the engine offers it, without the ABI.",
-    "hostcall": "One hostcall, marshalled and performed: two hundred of a kind in one callback.",
-    "request": "A stream from its beginning to its end, through one filter.",
+    "crossing": "A call between host and guest through the engine's own interface, without the ABI.",
+    "hostcall": "One hostcall, marshalled and performed: one of two hundred of its kind in a callback.",
+    "request": "A whole stream through one filter.",
     "body": "A stream with a request body in one chunk.",
-    "load": "From bytes to a plugin. V8 compiles a function when it is first called, and keeps nothing on disk.",
+    "load": "From bytes to a plugin. V8 compiles a function when it is first called, and stores nothing on disk.",
 }
 
 
 LADDER = """
-The same work in each: read two headers of the request, add one, remove one that is not there; read one header of the
-response, add one, replace one.
+All do the same work: read two headers of the request, add one, remove an absent one; read one header of the response,
+add one, replace one.
 """.strip()
 
 HOW_OTHERS = """
-Envoy's figures are processor time: that of many requests through the filter less that of as many without it. "A further
-filter" is what each of four more costs in a chain. The stand-in for Kong's plugin server in Go speaks its protocol,
-ProtoBuf:1, in Rust and does nothing else, so a real one costs more. Plugin servers are driven from Python; their
-figures are the time until the answer is there.
+Envoy's figures are the processor time of many requests through the filter, less that of as many without it. "A further
+filter" is the cost of each of four more filters in a chain. The stand-in for Kong's plugin server in Go is a Rust
+program that implements its protocol, ProtoBuf:1, and nothing else, so a real one costs more. Plugin servers are driven
+from Python; their figures are the time until the answer arrives.
 """.strip()
 
 METHOD = """
-* What is compared is timed in turn, round by round, in one run, each side for some ten milliseconds; a ratio is the
-  median of the ratios within the rounds. Ranges are interquartile ranges.
-* Times are processor time of the thread that does the work (of the whole process for Envoy), which hardly notices what
-  else the machine does. Where several threads or processes do a part of it (plugin servers, compiling and loading,
-  threads and processes, starts), they are times of the clock on the wall.
-* This host is used by its public API, with its whole runtime: limits, checks, failure reports. The filters lie in
+* The sides of a comparison are timed in turn, round by round, in one run, each for about thirty milliseconds. A ratio
+  is the median of the ratios within the rounds. Ranges are interquartile ranges.
+* Times are processor time of the thread that does the work (for Envoy, of the whole process), which depends little on
+  other load on the machine. Where several threads or processes share the work (plugin servers, compiling and loading,
+  threads and processes, starts), they are wall-clock times.
+* This host is used through its public API, with its whole runtime: limits, checks, failure reports. The filters are in
   `benchmarks/header_filter.wat`, `benchmarks/workloads/` and `tests/filters/`.
-* Each side runs for a third of a second before it counts, for V8 compiles well only what has run some hundred times:
-  before that, a filter in Go costs many times as much on it.
-* Each result is checked before it is timed; `make test` runs each benchmark once and checks the same.
+* Each side warms up for a third of a second, because V8 optimises only code that has run some hundred times; before
+  that, a filter in Go costs many times as much on it.
+* Each result is checked before it is timed. `make test` runs each benchmark once, with the same checks.
 * `benchmarks/report --compare OLD.json NEW.json` compares two runs, whose files `--json FILE` writes.
 """.strip()
 
@@ -70,7 +70,7 @@ UNTIL = {
 
 
 def document(run: Run, plots: str) -> str:
-    """The report. `plots` is the folder of the plots, as seen from where the report will lie."""
+    """The report. `plots` is the path of the folder with the plots, relative to the report."""
     return "\n".join(_lines(run, plots)) + "\n"
 
 
@@ -79,12 +79,12 @@ def _lines(run: Run, plots: str) -> Iterator[str]:
     yield ""
     yield (
         "This page compares the cost of a filter here with other ways to extend a gateway, and between the engines. "
-        "It also says how cost grows, and what starting and memory cost. `make bench` measures and draws all of it on "
-        "the machine that it runs on."
+        "It also shows how cost grows, how long starting takes, and how much memory is used. `make bench` measures "
+        "and draws all of this on your machine."
     )
     if run.quick:
         yield ""
-        yield "**This run was a quick one, to see that all of it works: its figures mean little.**"
+        yield "**This was a quick run, as a check that everything works: its figures mean little.**"
     yield ""
     yield from _targets(run)
     yield from _ladder(run, plots)
@@ -100,7 +100,7 @@ def _targets(run: Run) -> Iterator[str]:
     yield "## Targets"
     yield ""
     yield from table(
-        ("target", "bound", "measured", "quartiles", "", "what bounds it"), (_target(row, run) for row in TARGETS)
+        ("target", "bound", "measured", "quartiles", "", "limited by"), (_target(row, run) for row in TARGETS)
     )
 
 
@@ -130,15 +130,15 @@ def _ladder(run: Run, plots: str) -> Iterator[str]:
     yield ""
     yield LADDER
     yield ""
-    yield f"![What one request costs each way]({plots}/ladder.svg)"
+    yield f"![The cost of one request in each way]({plots}/ladder.svg)"
     yield ""
     names = sorted(WHAT, key=lambda name: run.of("ladder", name).median)
     columns = [name for name in ("rust", "wasmtime", "envoy-further") if name in WHAT]
     heads = (
         "way",
         "relative to the Rust baseline",
-        "of this host on Wasmtime",
-        "of a further filter in Envoy",
+        "to this host on Wasmtime",
+        "to a further filter in Envoy",
         "µs",
         "interquartile range",
     )
@@ -163,7 +163,7 @@ def _interpreters(run: Run, plots: str) -> Iterator[str]:
         return
     yield "## Interpreters"
     yield ""
-    yield "Everything else on this page was measured in the first, the fastest that was found on the machine."
+    yield "Everything else on this page was measured in the first interpreter, the fastest on the machine."
     yield ""
     yield f"![The header filter in each interpreter]({plots}/interpreters.svg)"
     yield ""
@@ -203,7 +203,7 @@ def _workloads(run: Run, plots: str) -> Iterator[str]:
         heads = (
             "",
             "",
-            *(f"{engine.title()}, in terms of Wasmtime" for engine in others),
+            *(f"{engine.title()}, relative to Wasmtime" for engine in others),
             *(f"{engine.title()}, {unit}" for engine in run.engines),
         )
         yield from table(
@@ -224,7 +224,7 @@ def _workloads(run: Run, plots: str) -> Iterator[str]:
 
 def _memcpy(run: Run) -> Iterator[str]:
     bodies = [(series, short) for series, short in run.group("body") if "two memcpy" in run.series[series]]
-    heads = ("in terms of two memcpy of the body", *(engine.title() for engine in run.engines), "two memcpy, µs")
+    heads = ("relative to two memcpy of the body", *(engine.title() for engine in run.engines), "two memcpy, µs")
     yield from table(
         heads,
         (
@@ -266,7 +266,7 @@ def _scaling(run: Run, plots: str) -> Iterator[str]:
             for what, (factor, unit) in units.items()
         ),
     )
-    yield f"![Requests in a second by threads and processes]({plots}/parallel.svg)"
+    yield f"![Requests per second by threads and processes]({plots}/parallel.svg)"
     yield ""
     rows = []
     sides = (*run.engines, CONTROL)
@@ -274,9 +274,9 @@ def _scaling(run: Run, plots: str) -> Iterator[str]:
         for number, _ in run.points(what, CONTROL)[1:]:
             rates = (run.ratio(f"scaling/{what}/{side}", "1", str(number)).median for side in sides)
             rows.append((f"{number} {what}", *(f"{digits(rate)} ×" for rate in rates)))
-    heads = ("requests in a second, in terms of one", *(engine.title() for engine in run.engines), "a Python function")
+    heads = ("requests per second, relative to one", *(engine.title() for engine in run.engines), "a Python function")
     yield from table(heads, rows)
-    yield "Threads take turns with the interpreter's lock, which this filter needs nearly always."
+    yield "Threads take turns with the interpreter's lock, which this work holds nearly all the time."
     yield ""
 
 
@@ -346,7 +346,7 @@ def _with_range(value: Spread, factor: float) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """A table; from the third column on, and where it is short, numbers stand to the right."""
+    """A table whose columns of numbers are aligned to the right."""
     rows = [list(row) for row in rows]
     right = [all(row[place][:1] in "0123456789≤≥" for row in rows) for place in range(len(heads))]
     yield f"| {' | '.join(heads)} |"

@@ -64,13 +64,13 @@ def ladder(run: Run) -> Any:
         axes.annotate(text, end, (4, 0), textcoords="offset points", va="center")
     axes.set_xscale("log")
     axes.set_xlim(right=max(values) * 6)
-    axes.set_xlabel("µs for one request (logarithmic), and in terms of this host on Wasmtime")
+    axes.set_xlabel("µs for one request (logarithmic), and relative to this host on Wasmtime")
     axes.grid(axis="y", visible=False)
     return figure
 
 
 def engines(run: Run, groups: Sequence[str], factor: float, label: str, *, logarithmic: bool = False) -> Any:
-    """Bars side by side, one group of them for each workload."""
+    """Draw groups of bars, one group for each workload."""
     names = [pair for group in groups for pair in run.group(group)]
     figure, axes = plt.subplots(figsize=(9, 0.52 * len(names) + 0.9))
     height = 0.8 / len(run.engines)
@@ -91,7 +91,7 @@ def engines(run: Run, groups: Sequence[str], factor: float, label: str, *, logar
 
 
 def scaling(run: Run) -> Any:
-    """Points with their linear fits."""
+    """Draw points with their linear fits."""
     panels = {"filters": ("filters in the chain", 1), "headers": ("headers read and set", 1),
               "body bytes": ("KiB of body read and replaced", 1024)}  # fmt: skip
     figure, axes = plt.subplots(1, len(panels), figsize=(11, 3.4))
@@ -113,7 +113,7 @@ def scaling(run: Run) -> Any:
 
 
 def parallel(run: Run) -> Any:
-    """Requests in a second by threads and by processes, in terms of one."""
+    """Draw requests per second by number of threads and of processes, relative to one."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
     for panel, what in zip(axes, ("threads", "processes"), strict=True):
         for side in (*run.engines, CONTROL):
@@ -128,7 +128,7 @@ def parallel(run: Run) -> Any:
         panel.set_xticks(numbers)
         panel.set_xlabel(f"{what}, a host in each (dashed: processors of the machine)")
         panel.legend()
-    axes[0].set_ylabel("requests in a second, in terms of one")
+    axes[0].set_ylabel("requests per second, relative to one")
     axes[0].set_ylim(bottom=0)
     return figure
 

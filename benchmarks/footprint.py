@@ -1,10 +1,10 @@
-"""What cannot be repeated in one process: memory for each VM, and the first request after a start.
+"""Measurements that cannot be repeated in one process: memory for each VM, and the first request after a start.
 
     python -m benchmarks.footprint memory ENGINE FILTER     bytes of memory for each further VM
     python -m benchmarks.footprint further ENGINE FILTER    seconds of processor time until a further VM has started
     python -m benchmarks.footprint start ENGINE FILTER      seconds to each stage, from the interpreter's start
 
-print one JSON value. The report runs them in processes of their own.
+Each prints one JSON value. The report runs each in a separate process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FURTHER = 16  # VMs
 
 
 def memory(engine: str, filter: str) -> float:
-    """Bytes of private memory for each further VM that is started and has served a request."""
+    """Bytes of private memory for each further VM that has started and served a request."""
     from benchmarks.contenders.proxywasm import one_request  # noqa: PLC0415 - only what is measured is imported
     from proxywasm_host import Host  # noqa: PLC0415
 
@@ -42,7 +42,7 @@ def memory(engine: str, filter: str) -> float:
 
 
 def further(engine: str, filter: str) -> float:
-    """Seconds of processor time until a further VM has started and is configured; the median of some."""
+    """Seconds of processor time until a further VM has started and been configured: the median of several VMs."""
     from proxywasm_host import Host  # noqa: PLC0415
 
     with Host(engine) as host:
@@ -56,13 +56,13 @@ def further(engine: str, filter: str) -> float:
 
 
 def private() -> int:
-    """Bytes of memory that this process alone has."""
+    """Bytes of private memory of this process."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 
 
 def start(engine: str, filter: str) -> dict[str, float]:
-    """Seconds since this process began, at each stage. Compiled code is in the cache, where the engine has one."""
+    """Seconds from the start of this process to each stage, with compiled code in the engine's cache, if it has one."""
     stages = {"interpreter": since()}
     from proxywasm_host import Host  # noqa: PLC0415
 
@@ -79,14 +79,14 @@ def start(engine: str, filter: str) -> dict[str, float]:
 
 
 def since() -> float:
-    """Seconds since this process was made."""
+    """Seconds since this process was created."""
     text = Path("/proc/self/stat").read_text(encoding="ascii")
     ticks = int(text.rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / 100
 
 
 def sample(filter: str) -> bytes:
-    """A filter of ``tests/filters`` by name, one in Python by its path, or ``header_filter`` of the benchmarks."""
+    """A filter of ``tests/filters`` by name, a Python filter by its path, or ``header_filter`` of the benchmarks."""
     if filter.endswith(".py"):
         from benchmarks.headers import packed  # noqa: PLC0415
 
@@ -99,7 +99,7 @@ def sample(filter: str) -> bytes:
 
 
 def measured(what: str, engine: str, filter: str) -> Any:
-    """Run it in a process of its own."""
+    """Run a measurement in a separate process, and return its result."""
     command = [sys.executable, "-m", "benchmarks.footprint", what, engine, filter]
     return json.loads(subprocess.run(command, cwd=HERE.parent, check=True, stdout=subprocess.PIPE).stdout)
 

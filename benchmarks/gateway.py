@@ -1,13 +1,13 @@
-"""The ways to extend a gateway, inside it: `proxywasm serve` with a configuration of Kong, and the same work each way.
+"""The ways to extend a gateway, compared inside one: `proxywasm serve` with Kong's configuration.
 
-    python -m benchmarks.gateway             the section of docs/benchmarks-servers.md, in five minutes
-    python -m benchmarks.gateway --quick     the same on the screen, in half a minute: to see that it works
+    python -m benchmarks.gateway             writes a section of docs/benchmarks-servers.md, in five minutes
+    python -m benchmarks.gateway --quick     prints the same, in half a minute, as a check that it works
 
-The work is that of `benchmarks/header_filter.wat`: as a filter on each engine, as a plugin in Lua, as a plugin in a
+The work is that of `benchmarks/header_filter.wat`: as a filter on each engine, as a plugin in Lua, and as a plugin in a
 plugin server. wrk sends requests over 16 connections, to one gateway after the other, round by round. Processor time is
-that of the gateway with all the processes that it has started; the work does less in a phase than a router does before
-it, so what it adds is told beside the same gateway with no plugin and no filter. Of the rounds the best one counts: a
-request becomes dearer by what else the machine does, and never cheaper.
+that of the gateway and of all processes that it has started. The work costs less than the routing before it, so the
+report has its difference from the same gateway with no plugin and no filter. The best round counts, because other load
+on the machine only makes requests more expensive.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ SCHEMA = 'return { name = "%s", fields = { { config = { type = "record", fields 
 
 @dataclass(frozen=True)
 class Sample:
-    """One round of one way: requests a second; seconds of processor time for a request, under load and of requests
-    that come one after the other."""
+    """A round of one way: requests per second, and seconds of processor time for a request under load and alone."""
 
     requests: float
     loaded: float
@@ -59,7 +58,7 @@ class Sample:
 
 @contextmanager
 def gateways(ways: Sequence[str]) -> Iterator[dict[str, Server]]:
-    """A gateway for each of these ways, with one process and one thread, in front of an Envoy that answers at once."""
+    """Start a gateway for each way, with one process and one thread, in front of an Envoy that answers at once."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
         folder = Path(name)
         _, ports = stack.enter_context(envoy(folder / "upstream", {"up": _listener("up", [], ANSWER, None)}, []))
@@ -94,7 +93,7 @@ def _gateway(stack: ExitStack, folder: Path, way: str, upstream: int) -> Server:
 
 
 def lua(folder: Path) -> Mapping[str, str]:
-    """Put the plugin in Lua into a folder, and name that."""
+    """Write the plugin in Lua into a folder, and return the environment that names it."""
     plugin = folder / NAME
     plugin.mkdir()
     (plugin / "handler.lua").write_bytes((PLUGINS.parent / "plugin.lua").read_bytes())
@@ -103,7 +102,7 @@ def lua(folder: Path) -> Mapping[str, str]:
 
 
 def plugin_server(folder: Path, language: str) -> Mapping[str, str]:
-    """The settings of Kong that name a plugin server."""
+    """The environment that configures a plugin server, as Kong's settings."""
     socket = folder / "socket"
     if language == "rust":
         described = folder / "described.json"
@@ -135,7 +134,7 @@ def plugin_server(folder: Path, language: str) -> Mapping[str, str]:
 
 
 def family(process: int) -> list[int]:
-    """A process, and all that come of it."""
+    """A process and its descendants."""
     children: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -150,7 +149,7 @@ def family(process: int) -> list[int]:
 
 
 def sample(server: Server, seconds: int) -> Sample:
-    """Load a gateway for so many seconds, and ask it for as long, one request after the other.
+    """Measure a gateway under load for so many seconds, and with requests in sequence for as long.
 
     Raises: RuntimeError, if an answer was wrong.
     """
@@ -159,7 +158,7 @@ def sample(server: Server, seconds: int) -> Sample:
 
 
 def _used(server: Server, seconds: int, connections: int) -> tuple[float, float]:
-    """Requests a second, and the processor time for one."""
+    """Requests per second, and seconds of processor time for one."""
     processes = family(server.process)
     before = sum(map(processor_seconds, processes))
     told = wrk(server, seconds, connections)
@@ -174,7 +173,7 @@ Samples = Mapping[str, Sequence[Sample]]
 
 
 def measure(rounds: int, seconds: int, ways: Sequence[str] = tuple(WAYS)) -> dict[str, list[Sample]]:
-    """All ways, round by round. Raises: RuntimeError, if the work was not done."""
+    """Measure all ways, round by round. Raises: RuntimeError, if the work was not done."""
     samples: dict[str, list[Sample]] = {way: [] for way in ways}
     with gateways(ways) as running:
         for way, server in running.items():
@@ -186,34 +185,34 @@ def measure(rounds: int, seconds: int, ways: Sequence[str] = tuple(WAYS)) -> dic
             for way, server in running.items():
                 try:
                     samples[way].append(sample(server, seconds))
-                except RuntimeError as error:  # noqa: PERF203 - it is told whose answer it was
+                except RuntimeError as error:  # noqa: PERF203 - the error names the way
                     raise RuntimeError(f"{way}: {error}") from None
     return samples
 
 
-# -- Telling -----------------------------------------------------------------------------------------------------------
+# -- The report --------------------------------------------------------------------------------------------------------
 
 
 def least(samples: Samples, way: str, field: str) -> float:
-    """Processor time of a request in the best round."""
+    """Seconds of processor time for a request in the best round."""
     return min(float(getattr(one, field)) for one in samples[way])
 
 
 def added(samples: Samples, way: str, field: str = "loaded") -> float:
-    """Processor time that a way adds to a request."""
+    """Seconds of processor time that a way adds to a request."""
     return least(samples, way, field) - least(samples, "none", field)
 
 
 def section(samples: Samples, load: float) -> Iterator[str]:
-    """What was measured, as Markdown."""
+    """The results, as Markdown."""
     yield "## Inside a gateway"
     yield ""
-    yield "Written by `python -m benchmarks.gateway`. `proxywasm serve --config kong.yaml`, in one process with one"
-    yield "thread, and the same work in each way that a configuration of Kong has for it. Processor time is that of the"
-    yield "gateway with its plugin servers, under load and of requests that come one after the other; the best round"
-    yield f"counts. The machine had a load of {load:.0f} besides, which makes all figures larger."
+    yield "Written by `python -m benchmarks.gateway`. `proxywasm serve --config kong.yaml` does the same work in each"
+    yield "way that Kong's configuration offers, in one process with one thread. Processor time is that of the gateway"
+    yield "with its plugin servers, under load and for requests in sequence; the best round counts. The machine had"
+    yield f"another load of {load:.0f}, which makes all figures larger."
     yield ""
-    columns = ("requests/s", "with none = 1", "under load", "added", "one after the other", "added")
+    columns = ("requests/s", "with none = 1", "under load", "added", "in sequence", "added")
     yield f"| | {' | '.join(columns)} |"
     yield f"|---|{'---:|' * len(columns)}"
     most = {way: max(one.requests for one in own) for way, own in samples.items()}
@@ -229,22 +228,22 @@ def section(samples: Samples, load: float) -> Iterator[str]:
 
 
 def verdict(samples: Samples) -> str:
-    """What becomes of Kong's claim, that Lua costs least, filters more, and plugin servers most."""
+    """Sentences that compare the results with Kong's claim about the order of the costs."""
     costs = {way: added(samples, way) for way in samples if way != "none"}
     cheap, dear = min(costs[way] for way in ENGINES), max(costs[way] for way in ENGINES)
     server = min(costs[way] for way in SERVERS)
-    order = "so it is here" if cheap > costs["lua"] else "here it is not so"
+    order = "That is the case here" if cheap > costs["lua"] else "That is not the case here"
     return (
-        f"Kong says that Lua costs least, then filters, then plugin servers: {order}, for under load a filter adds"
-        f" {cheap / costs['lua']:.2f} to {dear / costs['lua']:.2f}\ntimes what the plugin in Lua adds. A plugin server"
-        f" adds at least {server / dear:.0f} times what a filter adds on the slowest engine."
+        f"Kong says that Lua costs least, filters more, and plugin servers most. {order}: under load a filter costs"
+        f" {cheap / costs['lua']:.2f} to {dear / costs['lua']:.2f}\ntimes as much as the plugin in Lua. A plugin server"
+        f" costs at least {server / dear:.0f} times as much as a filter on the slowest engine."
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of a second each, on the screen")
-    parser.add_argument("--ways", help=f"some of them, with commas: {','.join(WAYS)}", default=",".join(WAYS))
+    parser.add_argument("--quick", action="store_true", help="print the results of one round of a second each")
+    parser.add_argument("--ways", help=f"some of these, separated by commas: {','.join(WAYS)}", default=",".join(WAYS))
     options = parser.parse_args()
     ways = options.ways.split(",")
     load = os.getloadavg()[1]

@@ -1,10 +1,10 @@
-"""How `proxywasm serve` grows: with filters, with headers, with threads, and with streams that take their time.
+"""How the cost of `proxywasm serve` grows with filters, headers, threads, and slow streams.
 
-    python -m benchmarks.growth             a section of docs/benchmarks-servers.md, in two minutes
-    python -m benchmarks.growth --quick     the same on the screen, one round of a second each
+    python -m benchmarks.growth             writes a section of docs/benchmarks-servers.md, in two minutes
+    python -m benchmarks.growth --quick     prints the same after one round of a second each
 
-Slow streams are requests whose body comes as one chunk a second, from each client, and is sent back by upstream
-chunk by chunk; all are open at once. Their memory is that of the process while all are open, less what it had before.
+Slow streams are requests whose client sends one chunk of the body each second, which upstream echoes; all are open at
+once. Their memory is the growth of the process while all are open.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ HEADERS = (5, 25, 50, 95)
 THREADS = (1, 2)
 STREAMS = 2000
 OPENED = 500
-"""So many a second."""
+"""Streams to open in each second."""
 CHUNKS = 4
 CHUNK = b"400\r\n" + b"x" * 1024 + b"\r\n"
 END = b"0\r\n\r\n"
@@ -53,8 +53,8 @@ END = b"0\r\n\r\n"
 
 @dataclass(frozen=True)
 class Slow:
-    """Of one server: bytes of memory for each stream while all were open, and its processor time (seconds) for each
-    chunk that came and went."""
+    """A server with slow streams: bytes of memory for each open stream, and seconds of processor time for each echoed
+    chunk."""
 
     memory: float
     processor: float
@@ -62,8 +62,8 @@ class Slow:
 
 @dataclass(frozen=True)
 class Growth:
-    """Processor time of a request in `serve` (seconds) by number of filters, and by number of headers with one filter;
-    requests a second and processor time by number of threads with one filter; slow streams by server."""
+    """Seconds of processor time for a request in `serve`, by number of filters, and by number of headers; requests per
+    second with processor time, by number of threads; slow streams, by server. The last three have one filter."""
 
     filters: Mapping[int, float]
     headers: Mapping[int, float]
@@ -75,7 +75,7 @@ class Growth:
 
 
 def measure(rounds: int, seconds: int, streams: int = STREAMS) -> Growth:
-    """All of it. Raises: RuntimeError, if an answer was wrong, or a stream was broken off."""
+    """Measure everything. Raises: RuntimeError, if an answer was wrong or a stream was reset."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
         folder = Path(name)
         module = folder / "header_filter.wasm"
@@ -103,7 +103,7 @@ def measure(rounds: int, seconds: int, streams: int = STREAMS) -> Growth:
             for count, server in threads.items():
                 told, processor = used(server, seconds, MANY)
                 several[count].append((rate(told), processor))
-            if number == 0 and rounds > 1:  # it warms up
+            if number == 0 and rounds > 1:  # to warm up
                 for samples in (filters, headers, several):
                     for of_one in samples.values():
                         of_one.clear()
@@ -118,14 +118,14 @@ def measure(rounds: int, seconds: int, streams: int = STREAMS) -> Growth:
 
 
 def _script(path: Path, headers: int) -> Path:
-    """What tells wrk to send so many headers; Host is one of them."""
+    """Write a script that makes wrk send so many headers, with Host among them."""
     lines = [f'wrk.headers["x-header-{number}"] = "value-{number}"' for number in range(headers - 1)]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
 
 async def _slow_of_each(stack: ExitStack, folder: Path, module: Path, streams: int) -> dict[str, Slow]:
-    """Slow streams through Envoy and `serve`, one after the other."""
+    """Measure slow streams through Envoy, then through `serve`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
@@ -140,7 +140,7 @@ async def _slow_of_each(stack: ExitStack, folder: Path, module: Path, streams: i
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """An upstream that sends each chunk back as it comes."""
+    """Answer as an upstream that echoes each chunk as it arrives."""
     try:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n")
@@ -153,7 +153,7 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def _slow(server: Server, streams: int) -> Slow:
-    """Open all, send a chunk of each every second, and end them."""
+    """Open all streams, send a chunk on each every second, and end them."""
     before, began = resident(server.process), processor_seconds(server.process)
     where = urllib.parse.urlsplit(server.url)
 
@@ -184,7 +184,7 @@ async def _slow(server: Server, streams: int) -> Slow:
 
 
 async def _part(reader: asyncio.StreamReader) -> None:
-    """One chunk of a response: how it is cut is the proxy's matter, so bytes are counted."""
+    """Read the bytes of one chunk of a response, which the proxy may split differently."""
     left = 1024
     while left > 0:
         size = int(await reader.readuntil(b"\r\n"), 16)
@@ -194,23 +194,23 @@ async def _part(reader: asyncio.StreamReader) -> None:
         left -= size
 
 
-# -- Telling -----------------------------------------------------------------------------------------------------------
+# -- The report --------------------------------------------------------------------------------------------------------
 
 
 def steps(times: Mapping[int, float]) -> list[float]:
-    """What each further one adds, from each count to the next."""
+    """The seconds that each further one adds, from each count to the next."""
     counts = sorted(times)
     return [(times[more] - times[less]) / (more - less) for less, more in itertools.pairwise(counts)]
 
 
 def section(growth: Growth, load: float) -> Iterator[str]:
-    """What was measured, as Markdown."""
+    """The results, as Markdown."""
     yield "## How `serve` grows"
     yield ""
-    yield "Written by `python -m benchmarks.growth`, which says how it measures."
-    yield f"The machine had a load of {load:.1f} besides."
+    yield "Written by `python -m benchmarks.growth`, which describes how it measures."
+    yield f"The machine had another load of {load:.1f}."
     yield ""
-    yield f"Processor time of a request under load, {CONNECTIONS} connections, and what each further one adds:"
+    yield f"Processor time of a request under load over {CONNECTIONS} connections, and the increase for each one more:"
     for what, times in (("filters", growth.filters), ("headers, with one filter", growth.headers)):
         yield ""
         yield f"| {what} | {' | '.join(map(str, times))} |"
@@ -218,7 +218,7 @@ def section(growth: Growth, load: float) -> Iterator[str]:
         yield f"| processor time | {' | '.join(f'{one * 1e6:.1f} µs' for one in times.values())} |"
         yield f"| each further one | | {' | '.join(f'{one * 1e6:.2f} µs' for one in steps(times))} |"
     yield ""
-    yield f"Threads of one process, one filter, {MANY} connections; wrk and upstream have the same processors:"
+    yield f"Threads of one process with one filter and {MANY} connections; wrk and upstream share its processors:"
     yield ""
     yield "| threads | requests/s | processor time of a request |"
     yield "|---:|---:|---:|"
@@ -229,13 +229,13 @@ def section(growth: Growth, load: float) -> Iterator[str]:
         f"{SERVERS[kind]} {one.memory / 1e3:.1f} kB a stream, {one.processor * 1e6:.0f} µs a chunk"
         for kind, one in growth.slow.items()
     )
-    what = "slow streams at once through one filter, each with a request of 1 KiB a second that comes back"
+    what = "slow streams at once through one filter, each with an echoed chunk of 1 KiB a second"
     yield f"{STREAMS:,} {what}: {'; '.join(told)}."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of a second each, on the screen")
+    parser.add_argument("--quick", action="store_true", help="print the results of one round of a second each")
     options = parser.parse_args()
     load = os.getloadavg()[1]
     lines = list(section(measure(1 if options.quick else 5, 1), load))

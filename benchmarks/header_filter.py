@@ -1,4 +1,4 @@
-"""The work of `headers.py` as a filter in Python, to be packed."""
+"""The work of `headers.py` as a filter in Python, for packing."""
 
 from proxywasm import HttpFilter, register
 

@@ -1,8 +1,8 @@
-"""The work that every way of extending a gateway is given: one request and its response.
+"""The work that every way of extending a gateway does: one request and its response.
 
-On the request, read two headers, add one and remove one that is not there; on the response, read one, add one and
-replace one. `header_filter.wat` is that as a filter, `header_filter.py` as one in Python, `contenders/plugin.lua` as a
-Kong plugin, and so on.
+On the request, it reads two headers, adds one, and removes an absent one; on the response, it reads one, adds one and
+replaces one. `header_filter.wat` does that as a filter, `header_filter.py` as one in Python, `contenders/plugin.lua` as
+a Kong plugin, and so on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CHANGED_RESPONSE: HeaderList = [
 
 
 def check(result: tuple[HeaderList, HeaderList]) -> None:
-    """Whether the work was done. Where in the list a header stands is each way's own affair."""
+    """Whether the work was done, regardless of the order of the headers."""
     request, response = result
     assert sorted(request) == sorted(CHANGED_REQUEST), request
     assert sorted(response) == sorted(CHANGED_RESPONSE), response
@@ -52,12 +52,12 @@ RULES = {
     "response": {"set": {"server": "s"}},
     "deny": ["/no", "/admin", "/private"],
 }
-"""The configuration of ``sdk/examples/header_rules.py`` where it is measured."""
+"""The configuration of ``sdk/examples/header_rules.py`` in the measurements."""
 
 
 @cache
 def packed(path: Path) -> bytes:
-    """The module of a filter in Python."""
+    """The packed module of a filter in Python."""
     import proxywasm_pack  # noqa: PLC0415 - starts of the host are measured without it
 
     return proxywasm_pack.pack(path)

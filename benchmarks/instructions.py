@@ -1,10 +1,10 @@
-"""What each row of the workloads costs, relative to another revision: instructions, or processor time.
+"""Compares the cost of each row of the workloads with another revision, in instructions or processor time.
 
     python -m benchmarks.instructions --base REVISION [--engine ENGINE] [ROW …]
 
-Both sides run their own code and their own rows, in one environment of libraries. The base is built in a temporary
-directory. Instructions are counted by Callgrind (Debian's package valgrind), which hardly notices what else the machine
-does. With ``--time`` it is seconds of processor time, in alternating rounds, for what Callgrind cannot run.
+Both sides run their own code and their own rows, with the same libraries. The base is built in a temporary directory.
+Callgrind (Debian's package valgrind) counts the instructions, so other load on the machine hardly matters. ``--time``
+compares seconds of processor time in alternating rounds instead, for rows that Callgrind cannot run.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ __all__ = ["Row", "main", "table"]
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTED, TIMED = 100e6, 0.3
-"""Instructions, or seconds, that a row is repeated for."""
+"""The instructions, or the seconds, for which a row is repeated."""
 MOST = 20_000
-"""Repetitions, at most."""
+"""The limit of repetitions."""
 WORSE = 1.05
-"""What is beyond this is marked."""
+"""Ratios above this are marked."""
 SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 @dataclass
 class Row:
-    """A workload, and what one repetition costs the base and us, in each round; or why there is nothing to compare."""
+    """A workload with the cost of a repetition on both sides, in each round; or the reason why it has none."""
 
     name: str
     base: list[float] = field(default_factory=list)
@@ -50,12 +50,12 @@ class Row:
 
     @property
     def ratio(self) -> Spread:
-        """How many times as much it costs us, round by round."""
+        """Our cost relative to the base, over the rounds."""
         return ratio(self.ours, self.base)
 
 
 def table(rows: Sequence[Row], unit: str) -> Iterator[str]:
-    """The lines of a table in Markdown, and a sentence. `unit`: of the costs, "instructions" or "s"."""
+    """The lines of a Markdown table, and a sentence. `unit` is that of the costs: "instructions" or "s"."""
     yield f"| row | base ({unit}) | here ({unit}) | ratio | |"
     yield "|---|--:|--:|--:|---|"
     for row in rows:
@@ -70,7 +70,7 @@ def table(rows: Sequence[Row], unit: str) -> Iterator[str]:
     worse = [row.name for row in rows if not row.problem and row.ratio.median > WORSE]
     compared = sum(not row.problem for row in rows)
     yield ""
-    beyond = f"{len(worse)} of them beyond {WORSE} ×: {', '.join(worse)}" if worse else f"none of them beyond {WORSE} ×"
+    beyond = f"{len(worse)} of them above {WORSE} ×: {', '.join(worse)}" if worse else f"none of them above {WORSE} ×"
     yield f"{compared} rows were compared, {beyond}."
 
 
@@ -88,7 +88,7 @@ class Side:
         command: list[str | Path] = [python, "-c", (ROOT / "benchmarks" / "rows.py").read_text(), engine]
         if counter is not None:
             file = scratch / f"{name}.callgrind"
-            # Code that engines make is changed in place.
+            # Engines modify their generated code in place.
             options = ("--instr-atstart=no", "--smc-check=all-non-file", f"--callgrind-out-file={file}")
             command = ["valgrind", "--quiet", "--tool=callgrind", *options, *command, counter, file]
         environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(tree)}
@@ -99,7 +99,7 @@ class Side:
             )
 
     def ask(self, word: str | int) -> dict[str, float | str]:
-        """What it answers. Raises: SystemExit, if it has ended."""
+        """Send it a line, and return its answer. Raises: SystemExit, if it has ended."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -109,23 +109,23 @@ class Side:
             pass
         line = self.process.stdout.readline()
         if not line:
-            sys.exit(f"the process that repeats rows has ended:\n{self.log.read_text()[-2000:]}")
+            sys.exit(f"the process that repeats the rows has ended:\n{self.log.read_text()[-2000:]}")
         found: dict[str, float | str] = json.loads(line)
         return found
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
 
 
 def measured(name: str, base: Side, ours: Side, rounds: int, enough: float) -> Row:
-    """Open a row on both sides, and repeat it in turn."""
+    """Open a row on both sides, and repeat it on each in turn."""
     row = Row(name)
-    for side, where in ((base, "the base"), (ours, "here")):
+    for side, where in ((base, "the base"), (ours, "this revision")):
         if error := side.ask(name).get("error"):
-            row.problem = f"not opened, {where}: {str(error)[:100]}"
+            row.problem = f"not opened by {where}: {str(error)[:100]}"
             return row
     times = 1
     while (cost := float(ours.ask(times)["cost"])) * times < enough / 8 and times < MOST:
@@ -140,8 +140,8 @@ def measured(name: str, base: Side, ours: Side, rounds: int, enough: float) -> R
 
 @contextmanager
 def built(revision: str, engine: str, kept: Path | None) -> Iterator[tuple[Path, Path]]:
-    """A tree of the base, built, and its interpreter, which has our environment's libraries. Kept in `kept`, if given,
-    and found there."""
+    """Build a tree of the base; yield it and its interpreter, which has our environment's libraries. `kept` is the
+    folder for the build, if a later run is to use it again."""
     with tempfile.TemporaryDirectory() as temporary:
         place = kept or Path(temporary)
         tree, environment = place / "tree", place / "environment"
@@ -154,7 +154,7 @@ def built(revision: str, engine: str, kept: Path | None) -> Iterator[tuple[Path,
             print(f"Building {revision}, about a minute.", file=sys.stderr)
             venv.create(environment)
             packages = Path(sysconfig.get_path("purelib", vars={"base": str(environment)}))
-            # Of ours, paths in it have no effect: what is installed editable does not come with it.
+            # The .pth files in our environment have no effect there, so editable packages of ours stay out.
             (packages / "shared.pth").write_text(sysconfig.get_path("purelib"))
             install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps"]
             parts = [".", *(f"engines/{name}" for name in ("wasmtime", "v8"))]
@@ -166,9 +166,9 @@ def built(revision: str, engine: str, kept: Path | None) -> Iterator[tuple[Path,
 
 
 def _counter(scratch: Path) -> Path:
-    """A library through which Callgrind is told what to count. Raises: SystemExit, if it cannot be built."""
+    """Build the library that starts and stops Callgrind's counting. Raises: SystemExit, if there is no valgrind."""
     if shutil.which("valgrind") is None:
-        sys.exit("valgrind is not there: install it (Debian's package valgrind), or say --time")
+        sys.exit("valgrind is not installed: install it (Debian's package valgrind), or use --time")
     library = scratch / "counter.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, ROOT / "benchmarks" / "counter.c"], check=True)
     return library
@@ -177,12 +177,12 @@ def _counter(scratch: Path) -> Path:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--base", required=True, metavar="REVISION", help="what Git calls the revision to compare with")
+    parser.add_argument("--base", required=True, metavar="REVISION", help="the Git revision to compare with")
     parser.add_argument("--engine", default="wasmtime", choices=ENGINES)
-    parser.add_argument("--time", action="store_true", help="processor time in place of instructions")
-    parser.add_argument("--rounds", type=int, help="how often each row is measured (1; with --time 7)")
-    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="where the base is built, and found again")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="names of rows (all)")
+    parser.add_argument("--time", action="store_true", help="compare processor time instead of instructions")
+    parser.add_argument("--rounds", type=int, help="how often to measure each row (default: 1; with --time, 7)")
+    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="build the base here, or use an earlier build")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="names of rows (default: all)")
     given = parser.parse_args(arguments)
     names = given.rows or [workload.name for workload in WORKLOADS]
     if unknown := set(names) - {workload.name for workload in WORKLOADS}:

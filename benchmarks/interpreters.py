@@ -1,4 +1,4 @@
-"""The interpreters of this machine: which is the fastest, and an environment for each that is measured."""
+"""The interpreters of this machine: finds the fastest, and sets up an environment for each that is measured."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ENVIRONMENTS = ROOT / ".venv" / "interpreters"
 OLDEST = (3, 11)
-"""That constraints.txt has versions for."""
+"""The oldest version of Python for which constraints.txt has versions."""
 
-# Prints version, program and seconds of a loop that is of the kind that hosts spend their time in.
+# Prints the version, the program, and the seconds of a loop with work like that of hosts.
 PROBE = """
 import json, sys, time
 def work():
@@ -41,7 +41,7 @@ print(json.dumps([sys.implementation.name, list(sys.version_info[:3]), program, 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A CPython; `seconds` is what a loop takes in it."""
+    """A CPython; `seconds` is the duration of the loop in it."""
 
     version: tuple[int, ...]
     program: Path
@@ -53,7 +53,7 @@ class Interpreter:
 
 
 def found() -> list[Interpreter]:
-    """Those of this machine that can be measured, the fastest first."""
+    """The usable interpreters of this machine, the fastest first."""
     known: dict[tuple[tuple[int, ...], Path], Interpreter] = {}
     for program in dict.fromkeys(_candidates()):
         done = subprocess.run([program, "-I", "-c", PROBE], capture_output=True, text=True, check=False)
@@ -78,9 +78,9 @@ def _candidates() -> Iterator[Path]:
 
 
 def environment(interpreter: Interpreter) -> Path:
-    """The interpreter of an environment in which everything can be measured; made if it is not there.
+    """The interpreter of an environment with everything needed to measure, which is set up first if necessary.
 
-    Raises: subprocess.CalledProcessError, if it cannot be made.
+    Raises: subprocess.CalledProcessError, if that fails.
     """
     digest = hashlib.blake2b(str(interpreter.program).encode(), digest_size=4).hexdigest()
     folder = ENVIRONMENTS / f"{interpreter.name}-{digest}"
@@ -102,7 +102,7 @@ def environment(interpreter: Interpreter) -> Path:
 
 
 def _state() -> str:
-    """Of all that an environment is made from."""
+    """A digest of everything that an environment is built from."""
     files = [ROOT / "pyproject.toml", ROOT / "constraints.txt", ROOT / "benchmarks/requirements.txt"]
     files += sorted((ROOT / "proxywasm_host/native").glob("*.[ch]"))
     for folder in ("engines", "dataplane"):

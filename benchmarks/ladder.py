@@ -1,8 +1,8 @@
-"""The ways to extend a gateway, side by side: the same work, from the Rust baseline up.
+"""The ways to extend a gateway, side by side, with the same work.
 
     python -m benchmarks.ladder [ROUNDS]
 
-prints the headline: what one request costs each way in this interpreter, and how many times the baseline that is.
+prints the headline: the cost of one request in each way in this interpreter, and its ratio to the Rust baseline.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def prototype() -> Iterator[InProcess]:
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do it. `open` makes it ready to be repeated."""
+    """One way to do the work. `open` prepares it for repetitions."""
 
     name: str
     what: str
@@ -48,8 +48,8 @@ CONTENDERS: tuple[Contender, ...] = (
     ),
     *(Contender(name, f"this host on {name.title()}", partial(proxywasm.proxywasm, name)) for name in ENGINES),
     Contender("python-only", "this host on Wasmtime, without its C extension", partial(extensionless, "wasmtime")),
-    Contender("prototype", "Wasmtime over ctypes, barest handlers in Python, no checks", prototype),
-    Contender("naive", "wasmtime-py's objects, as its documentation shows them", naive.naive),
+    Contender("prototype", "Wasmtime through ctypes, barest handlers in Python, no checks", prototype),
+    Contender("naive", "wasmtime-py's objects, as in its documentation", naive.naive),
     Contender("python", "Python function, no sandbox", native.native),
     Contender("luajit", "LuaJIT alone, without Python", lua.standalone),
     Contender("lupa-lua", "LuaJIT through lupa, `kong` in Lua", lua.lua_headers),
@@ -62,7 +62,7 @@ CONTENDERS: tuple[Contender, ...] = (
 
 @dataclass(frozen=True)
 class Difference:
-    """A way whose cost is what one side takes more than another, shared among so many filters."""
+    """A way whose cost is the difference between two sides, divided by the number of filters."""
 
     name: str
     what: str
@@ -84,7 +84,7 @@ WHAT = {way.name: way.what for way in (*CONTENDERS, *DIFFERENCES)}
 
 
 def measure(effort: Effort, names: Container[str] | None = None) -> dict[str, list[float]]:
-    """Seconds for one request each way, round by round; `names` are those of some ways, without differences."""
+    """Seconds for one request in each way, round by round. `names` limits it to some ways, without differences."""
     with ExitStack() as stack:
         sides: dict[str, Timed] = {}
         for way in CONTENDERS:

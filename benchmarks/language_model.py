@@ -1,9 +1,9 @@
-"""What language models are asked and answer, behind the middleware under uvicorn, or as what `serve` stands before.
+"""A stand-in for a language model: an application behind the middleware under uvicorn, or the upstream of `serve`.
 
     python -m benchmarks.language_model FILTERS.json
 
-FILTERS.json is a list of filters (module, buffer_limit). ``POST /prompt`` reads a prompt and tells its size;
-``GET /events?count=N`` is a stream of N events as they come; ``GET /guests`` tells the memory of guests.
+FILTERS.json is a list of filters (module, buffer_limit). ``POST /prompt`` reads a prompt and returns its size;
+``GET /events?count=N`` streams N events; ``GET /guests`` returns the bytes of memory of all guests.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def model(scope: Any, receive: Any, send: Any) -> None:
 
 
 def with_filters(filters: list[dict[str, Any]]) -> Any:
-    """The model behind filters, which tells beside it what memory their guests have."""
+    """The model behind filters, with the endpoint for the memory of their guests."""
     if not filters:
         return model
     chain = [Filter(one["module"]) for one in filters]

@@ -1,7 +1,7 @@
-"""What each hostcall costs with the most that it takes: ``python -m benchmarks.longest`` writes it into docs/limits.md.
+"""The cost of each hostcall with the largest arguments: ``python -m benchmarks.longest`` writes it into docs/limits.md.
 
-A filter that does what its configuration says makes the hostcall once, and 21 times; the difference is what twenty
-cost. Where the content matters more than the crossing, the host's part is timed alone, with the worst that we know.
+A scripted filter makes the hostcall once, and 21 times; the difference is the cost of twenty. Where the content matters
+more than the crossing, the host's part is timed alone, with the worst content that we know.
 """
 
 from __future__ import annotations
@@ -55,23 +55,23 @@ UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def size(number: int) -> str:
-    """A number of bytes in words."""
+    """A number of bytes as text."""
     unit, name = next(each for each in UNITS if number >= each[0])
     return f"{number // unit} {name}"
 
 
 def takes(row: Hostcall) -> str:
-    """What a hostcall takes at most, in words."""
+    """The limits of a hostcall's arguments, as text."""
     return ", ".join(f"{param.name} {size(param.most)}" for param in row.params if param.most)
 
 
 def bounded() -> list[Hostcall]:
-    """The hostcalls that are given something that could be large."""
+    """The hostcalls with arguments that can be large."""
     return [row for row in (*HOSTCALLS, *WASI) if any(param.most for param in row.params)]
 
 
 def seconds(host: Host, call: str) -> float:
-    """Seconds of a processor that one such call costs, at best."""
+    """The least seconds of processor time for one such call."""
     times = []
     for repeat in (1, 21):
         section = "on_request_headers" if "header_map" in call else "on_request_body"
@@ -90,7 +90,7 @@ def seconds(host: Host, call: str) -> float:
 
 
 def of_python(work: Callable[[], object]) -> float:
-    """Seconds of a processor that a part of the host takes at best, as we call it."""
+    """The least seconds of processor time for `work`, a part of the host."""
     times = []
     for _ in range(5):
         before = time.process_time()
@@ -100,7 +100,7 @@ def of_python(work: Callable[[], object]) -> float:
 
 
 def log() -> None:
-    """What becomes of a line of the worst kind."""
+    """Log a line of the most expensive kind."""
     StandardLogging().log(GuestLog("longest", 2, (b"\xff" * LINE).decode("utf-8", "replace")))
 
 

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""A description of the machine on which figures were measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("proxywasm-host", "wasmtime", "mini-racer", "lupa", "kong-pdk", "msg
 
 
 def description() -> dict[str, Any]:
-    """Processor, system, interpreter, engines, and how busy the machine is."""
+    """The processor, system, interpreter, engines, and load."""
     return {
         "processor": _processor(),
         "processors": len(os.sched_getaffinity(0)),
@@ -37,7 +37,7 @@ def description() -> dict[str, Any]:
 
 
 def built() -> str:
-    """How this interpreter was built, as far as it tells."""
+    """How this interpreter was built, as far as it reports that."""
     flags = str(sysconfig.get_config_var("PY_CFLAGS")).split()
     level = next((flag for flag in reversed(flags) if flag.startswith("-O")), "-O0")
     configured = str(sysconfig.get_config_var("CONFIG_ARGS"))

@@ -1,8 +1,8 @@
-"""Measures everything in this interpreter, and writes what came of it as JSON.
+"""Measures everything in this interpreter, and writes the results as JSON.
 
     python -m benchmarks.measure OUTPUT.json [--quick | --ladder]
 
-A series is what was timed in turn: its sides, each with a sample for each round, in the unit of the series.
+A series has the sides that were timed in turn, each with a sample for each round, in the unit of the series.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.workloads.table import WORKLOADS
 
 FULL = Effort(rounds=15, seconds=0.03, warm_up=0.3)
 QUICK = Effort(rounds=5, seconds=0.01, least=1, warm_up=0.02)
-HEADLINE = Effort(rounds=31, seconds=0.03, warm_up=0.3)  # for what targets are about
+HEADLINE = Effort(rounds=31, seconds=0.03, warm_up=0.3)  # for the figures of targets
 BESIDE = ("rust", *ENGINES, "python", "lupa-lua", "lupa-python")  # the ways shown for each interpreter
 
 MEMORY = ("header_filter", "rust/headers", "go/headers")
@@ -36,7 +36,7 @@ STARTS = 5
 
 @dataclass(frozen=True)
 class Series:
-    """What was timed in turn."""
+    """Sides that were timed in turn, and their samples."""
 
     name: str
     sides: dict[str, list[float]]
@@ -53,7 +53,7 @@ def everything(quick: bool) -> Iterator[Series]:
                 sides["two memcpy"] = memcpy(MEMCPY[workload.name])
             yield Series(f"{workload.group}/{workload.name}", interleaved(sides, effort))
     for what in scaling.LINES:
-        # How far threads and processes get depends on the moment, so those of all engines take turns.
+        # The speed of threads and processes depends on the moment, so those of all engines take turns.
         together = [(*ENGINES, scaling.CONTROL)] if what in scaling.PARALLEL else [(engine,) for engine in ENGINES]
         for names in together:
             yield from grows(what, names, effort)
@@ -61,7 +61,7 @@ def everything(quick: bool) -> Iterator[Series]:
         bytes = {engine: [footprint.measured("memory", engine, filter)] for engine in ENGINES}
         yield Series(f"memory/{filter}", bytes, "B")
     for engine in ENGINES:
-        footprint.measured("start", engine, "rust/headers")  # compiles, so that the others find it in the cache
+        footprint.measured("start", engine, "rust/headers")  # compiles, so that the others use the cache
         starts = [footprint.measured("start", engine, "rust/headers") for _ in range(1 if quick else STARTS)]
         yield Series(f"start/{engine}", {stage: [start[stage] for start in starts] for stage in starts[0]})
     for engine in ENGINES:
@@ -70,7 +70,7 @@ def everything(quick: bool) -> Iterator[Series]:
 
 
 def grows(what: str, names: Sequence[str], effort: Effort) -> Iterator[Series]:
-    """How cost grows with `what` on these engines, which are timed in turn."""
+    """Measure how cost grows with `what`, on these engines in turn."""
     numbers, _ = scaling.LINES[what]
     with ExitStack() as stack:
         sides = {
@@ -87,7 +87,7 @@ MEMCPY = {f"body of {name}": size for name, size in BODIES.items()}
 
 
 def memcpy(size: int) -> InProcess:
-    """So many bytes copied twice: what it takes at least to read a body and to replace it."""
+    """Copy `size` bytes twice, the least work to read and replace a body."""
     source, target = ctypes.create_string_buffer(size), ctypes.create_string_buffer(size)
 
     def twice() -> None:
@@ -100,8 +100,8 @@ def memcpy(size: int) -> InProcess:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--quick", action="store_true", help="few rounds: to see that all of it works")
-    parser.add_argument("--ladder", action="store_true", help="only the ways that are shown for each interpreter")
+    parser.add_argument("--quick", action="store_true", help="measure few rounds, as a check that everything works")
+    parser.add_argument("--ladder", action="store_true", help="measure only the ways shown for each interpreter")
     options = parser.parse_args()
     began = time.monotonic()
     before = description()

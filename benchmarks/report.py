@@ -1,11 +1,11 @@
 """Measure everything and write the report.
 
-    benchmarks/report                          docs/benchmarks.md and its plots, in a quarter of an hour at most
-    benchmarks/report --quick                  the same into .benchmarks/, in two minutes: to see that all of it works
-    benchmarks/report --headline               the ratios that matter most, on the screen, in some seconds
+    benchmarks/report                          writes docs/benchmarks.md and its plots, in a quarter of an hour at most
+    benchmarks/report --quick                  writes the same into .benchmarks/, in two minutes, as a check
+    benchmarks/report --headline               prints the ratios that matter most, in some seconds
     benchmarks/report --compare OLD.json NEW.json
 
-Everything is measured in the fastest CPython that is found, the header filter in newer ones as well.
+Everything is measured in the fastest CPython of the machine, and the header filter also in newer ones.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="benchmarks/report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="few rounds, and the fastest interpreter alone")
-    parser.add_argument("--headline", action="store_true", help="the ways to extend a gateway alone, on the screen")
-    parser.add_argument("--here", action="store_true", help="measure in this interpreter, whichever is the fastest")
+    parser.add_argument("--quick", action="store_true", help="measure few rounds, and only in the fastest interpreter")
+    parser.add_argument("--headline", action="store_true", help="measure and print only the ways to extend a gateway")
+    parser.add_argument("--here", action="store_true", help="measure in this interpreter, even if another is faster")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write the report, instead of docs/")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write what was measured, for --compare")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the results, for --compare")
     parser.add_argument(
-        "--from", dest="source", type=Path, metavar="FILE", help="do not measure: draw what --json wrote"
+        "--from", dest="source", type=Path, metavar="FILE", help="use results of --json instead of measuring"
     )
-    parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="compare what --json wrote")
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="compare results of --json")
     options = parser.parse_args()
     if options.compare:
         print(*compare(*map(Run.read, options.compare)), sep="\n")
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> Path | None:
-    """Where it was written what was measured; ``None`` if only the headline was wanted."""
+    """Measure, and return the file with the results; ``None`` if only the headline was requested."""
     interpreters = found()
     print(*(f"CPython {one.name}: {one.seconds * 1e3:.2f} ms for a loop" for one in interpreters), sep="\n")
     python = Path(sys.executable) if options.here else next(filter(None, map(ready, interpreters)))
@@ -74,7 +74,7 @@ def measure(options: argparse.Namespace) -> Path | None:
 
 
 def ready(interpreter: Interpreter) -> Path | None:
-    """Its program in an environment of its own; ``None`` if that cannot be made, which is said."""
+    """The program of an environment for `interpreter`; ``None``, with a message, if it cannot be set up."""
     try:
         return environment(interpreter)
     except subprocess.CalledProcessError as error:
@@ -83,7 +83,7 @@ def ready(interpreter: Interpreter) -> Path | None:
 
 
 def newer(interpreters: list[Interpreter]) -> list[Interpreter]:
-    """The fastest of each version of Python that is newer than the fastest of all."""
+    """The fastest interpreter of each version of Python that is newer than the fastest of all."""
     first = interpreters[0]
     chosen: dict[tuple[int, ...], Interpreter] = {}
     for one in interpreters:
@@ -93,7 +93,7 @@ def newer(interpreters: list[Interpreter]) -> list[Interpreter]:
 
 
 def measured(python: Path, *flags: str) -> dict[str, Any]:
-    """What `benchmarks.measure` measures in that interpreter."""
+    """Run `benchmarks.measure` in an interpreter, and return its results."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         subprocess.run([python, "-m", "benchmarks.measure", file.name, *flags], cwd=ROOT, check=True)
         return dict(json.load(file))

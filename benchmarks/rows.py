@@ -1,10 +1,10 @@
-"""One side of `benchmarks.instructions`: repeats workloads of the tree that it is started in, and says what that cost.
+"""One side of `benchmarks.instructions`: repeats workloads of the tree in which it starts, and prints the cost.
 
     python -c "$(cat rows.py)" ENGINE [LIBRARY FILE]
 
-Each line of standard input is the name of a workload, or a number of repetitions of the one that is open; each is
-answered with a line of JSON. With a library (`counter.c`) the answer is a number of instructions, which Valgrind writes
-into files that begin like FILE, else seconds of processor time. It imports nothing but what each revision has.
+Each line of standard input is the name of a workload to open, or a number of repetitions of the open one. It answers
+each with a line of JSON. With a library (`counter.c`) the cost is a number of instructions, which Valgrind writes into
+files whose names begin with FILE; otherwise it is seconds of processor time. It imports only what every revision has.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WARM_UP = 20
 
 
 def main(engine: str, library: str = "", file: str = "") -> None:
-    # What workloads print is not an answer.
+    # Keeps the output of workloads apart from the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     known = {workload.name: workload for workload in WORKLOADS}
@@ -50,7 +50,7 @@ def main(engine: str, library: str = "", file: str = "") -> None:
 
 
 def repeated(timed, times: int, counter, file: str) -> float:
-    """What one repetition costs."""
+    """The cost of one repetition."""
     gc.collect()
     gc.freeze()
     if counter is None:
@@ -71,7 +71,7 @@ def repeated(timed, times: int, counter, file: str) -> float:
 
 
 def counted(text: str) -> int:
-    """The instructions that a file of Callgrind's tells of: it has one for each thread, or part, of what ran."""
+    """The number of instructions in a file of Callgrind, which writes one for each thread or part of a run."""
     return sum(map(int, re.findall(r"^totals: (\d+)$", text, re.MULTILINE)))
 
 

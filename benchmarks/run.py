@@ -1,4 +1,4 @@
-"""A run of `benchmarks.measure`, read again, with the statistics that report and targets are made of."""
+"""The results of a run of `benchmarks.measure`, with statistics for the report and the targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LUPA = ("lupa-lua", "lupa-python")
 
 
 def digits(value: float) -> str:
-    """A number with two or three digits that mean something."""
+    """A number as text, with two or three significant digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -24,7 +24,7 @@ def digits(value: float) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """A straight line through points. `fit` is R²: 1 where the points lie on it."""
+    """A straight line through points. `fit` is R²: 1 if the points are on the line."""
 
     offset: float
     slope: float
@@ -32,7 +32,7 @@ class Line:
 
 
 class Run:
-    """What was measured in one run."""
+    """The results of one run."""
 
     def __init__(self, content: dict[str, Any]) -> None:
         self.machine: dict[str, Any] = content["machine"]
@@ -41,7 +41,7 @@ class Run:
         self.series: dict[str, dict[str, list[float]]] = {name: one["sides"] for name, one in content["series"].items()}
 
         self.beside = {name: Run(other) for name, other in content.get("beside", {}).items()}
-        """Runs of the ladder in newer interpreters, by their versions."""
+        """Runs of the ladder in newer interpreters, by version."""
 
     @classmethod
     def read(cls, path: Path) -> Run:
@@ -49,28 +49,28 @@ class Run:
 
     @property
     def engines(self) -> list[str]:
-        """Those that were measured, Wasmtime first."""
+        """The engines that were measured, Wasmtime first."""
         return list(self.machine["engines"])
 
     def of(self, series: str, side: str) -> Spread:
         return spread(self.series[series][side])
 
     def ratio(self, series: str, above: str, below: str) -> Spread:
-        """How many times `below` goes into `above`; both were timed in turn."""
+        """The ratio of `above` to `below`, which were timed in turn."""
         return ratio(self.series[series][above], self.series[series][below])
 
     def cheapest(self, names: Sequence[str]) -> str:
-        """The way of these that costs least."""
+        """The name of the way that costs least."""
         return min(names, key=lambda name: self.of("ladder", name).median)
 
     def group(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Full and short name of each series of a group."""
+        """The full and the short name of each series in a group."""
         for name in self.series:
             if name.startswith(f"{prefix}/"):
                 yield name, name.removeprefix(f"{prefix}/")
 
     def points(self, what: str, engine: str) -> list[tuple[int, Spread]]:
-        """What was timed for each number of a scaling."""
+        """The cost for each number of a scaling."""
         return [(int(number), spread(samples)) for number, samples in self.series[f"scaling/{what}/{engine}"].items()]
 
     def line(self, what: str, engine: str) -> Line:

@@ -1,4 +1,4 @@
-"""Programs of ours in Rust, built with cargo in the cache directory, once for each state of their sources.
+"""Builds our Rust programs with cargo in the cache directory, once for each state of their sources.
 
     python -m benchmarks.rust
 
@@ -21,7 +21,7 @@ CRATES = ("rust_baseline", "rust_plugin_server")
 
 
 def program(name: str) -> Path:
-    """The program of the crate `name` in this folder. Raises: RuntimeError, if it cannot be built."""
+    """The program of the crate `name` in this folder, built if necessary. Raises: RuntimeError, if that fails."""
     folder = HERE / name
     sources = sorted(path for path in folder.rglob("*") if path.suffix in {".rs", ".toml"})
     state = hashlib.blake2b(digest_size=10)
@@ -39,18 +39,18 @@ def program(name: str) -> Path:
 
 def _build(folder: Path, sources: list[Path], built: Path) -> None:
     if shutil.which("cargo") is None:
-        raise RuntimeError(f"benchmarks/{folder.name} is built with cargo, which is not there: install Rust ≥ 1.95.")
+        raise RuntimeError(f"benchmarks/{folder.name} needs cargo, which is not installed: install Rust ≥ 1.95.")
     tree = built.parent / "sources"
     shutil.rmtree(tree, ignore_errors=True)
     for path in sources:
         copy = tree / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, copy)  # times included: cargo goes by them
+        shutil.copy2(path, copy)  # with its times, by which cargo decides what to build
     target = built.parent / "target"
     command = ["nice", "cargo", "build", "--quiet", "--release"]
     done = subprocess.run(command, cwd=tree, env={**os.environ, "CARGO_TARGET_DIR": str(target)}, check=False)
     if done.returncode:
-        raise RuntimeError(f"benchmarks/{folder.name} could not be built: see what cargo says above.")
+        raise RuntimeError(f"benchmarks/{folder.name} could not be built: see cargo's output above.")
     fresh = built.with_suffix(".new")
     shutil.copy2(target / "release" / folder.name, fresh)
     fresh.rename(built)

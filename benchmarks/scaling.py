@@ -1,4 +1,4 @@
-"""How cost grows: with filters, headers, bytes of a body, threads and processes."""
+"""How cost grows with filters, headers, bytes of a body, threads and processes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ THREADS = (1, 2, 4, 8)
 PROCESSES = (1, 2, 4)
 
 CONTROL = "python"
-"""The work as a Python function: how far threads and processes get where no engine is in the way."""
+"""The work as a Python function, to show the effect of threads and processes without an engine."""
 
 
 @contextmanager
 def filters(engine: str, count: int) -> Iterator[InProcess]:
-    """A request through a chain of so many header filters, each in a VM of its own."""
+    """A request through a chain of so many header filters, each in a separate VM."""
     with proxywasm(engine, count) as timed:
         request, response = timed.result()
         assert request.count((b"x-wasm", b"hello")) == response.count((b"x-wasm", b"hello")) == count
@@ -38,9 +38,9 @@ def filters(engine: str, count: int) -> Iterator[InProcess]:
 
 
 class Together:
-    """Workers that each have a host and send requests at the same time; time is that of all of them.
+    """Workers that send requests at the same time, each with its own host.
 
-    `seconds` is for so many requests in all: where they scale, it falls with the number of workers.
+    `seconds` is the time of all workers for the total number of requests: if they scale, more workers take less time.
     """
 
     def __init__(self, workers: Sequence[Connection]) -> None:
@@ -56,14 +56,14 @@ class Together:
         return (time.perf_counter() - start) * times / (share * len(self.workers))
 
     def result(self) -> int:
-        """How many requests were answered when each worker was told to send one."""
+        """The number of answered requests after each worker has sent one."""
         for worker in self.workers:
             worker.send(1)
         return sum(worker.recv() for worker in self.workers)
 
 
 def serve(engine: str, connection: Connection) -> None:
-    """What a worker does: as many requests as it is told, until it is told 0. `engine`, or `CONTROL`."""
+    """Run a worker: receive numbers of requests and send them, until 0 arrives. `engine` may be `CONTROL`."""
     with ExitStack() as stack:
         timed = stack.enter_context(native() if engine == CONTROL else proxywasm(engine))
         timed.result()
@@ -108,7 +108,7 @@ def workers(engine: str, count: int, start: type) -> Iterator[Together]:
 
 Opener = AbstractContextManager[InProcess]
 
-# What grows, over which numbers, and what is timed for each.
+# What grows: its numbers, and how to open each for timing.
 LINES = {
     "filters": (FILTERS, filters),
     "headers": (HEADERS, pairs),
@@ -122,6 +122,6 @@ PARALLEL = ("threads", "processes")
 
 
 def opened(what: str, engine: str, number: int):
-    """Ready to be timed. `number` is one of those of ``LINES[what]``."""
+    """Open it for timing. `number` is one of those in ``LINES[what]``."""
     _, open = LINES[what]
     return partial(open, engine)(number)

@@ -1,11 +1,11 @@
-"""Filters in Python beside those with the SDKs of Rust, Go and AssemblyScript: what a module, a VM and a request cost.
+"""Compares filters in Python with those of the SDKs for Rust, Go and AssemblyScript: module, VM and request.
 
-    python -m benchmarks.sdks             docs/benchmarks-sdks.md, in two minutes
-    python -m benchmarks.sdks --quick     the same on the screen, in half a minute: to see that it works
+    python -m benchmarks.sdks             writes docs/benchmarks-sdks.md, in two minutes
+    python -m benchmarks.sdks --quick     prints the same, in half a minute, as a check that it works
 
-Requests are timed in turn, round by round, by the processor time of the thread that does the work; in Envoy, by that of
-the whole process, less that of a listener without filters. A further VM is one of sixteen that are started beside
-another of the same module; its memory is private memory of the process.
+Requests are timed in turn, round by round, in processor time of the thread that does the work; in Envoy, in that of the
+whole process, less that of a listener without filters. A further VM is one of sixteen that start after another of the
+same module; its memory is private memory of the process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KIB, MIB = 1024, 1 << 20
 
 @dataclass(frozen=True)
 class Contender:
-    """A filter: its name in the report, its name for `footprint.sample`, its configuration."""
+    """A filter: its name in the report, its name for `footprint.sample`, and its configuration."""
 
     name: str
     filter: str
@@ -60,7 +60,7 @@ CONTENDERS = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What was measured of a contender: bytes, seconds."""
+    """The costs of a contender, in bytes and seconds."""
 
     module: int
     memory: dict[str, float]
@@ -69,7 +69,7 @@ class Cost:
 
 
 def measure(effort: Effort) -> dict[str, Cost]:
-    """The cost of each contender, by its name; requests on each engine, and in Envoy."""
+    """The costs of each contender, by name; requests are measured on each engine and in Envoy."""
     costs = {}
     inside = in_envoy(effort)
     for one in CONTENDERS:
@@ -92,7 +92,7 @@ def opened(stack: ExitStack, engine: str, one: Contender) -> InProcess:
 
 
 def in_envoy(effort: Effort) -> dict[str, float]:
-    """Seconds that the filter adds to a request in Envoy."""
+    """Seconds that each filter adds to a request in Envoy, by name."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
         folder = Path(name)
         listeners = {"none": _listener("none", [], ANSWER, None)}
@@ -111,7 +111,7 @@ def in_envoy(effort: Effort) -> dict[str, float]:
 
 
 def growth(engine: str, requests: int = REQUESTS) -> tuple[int, int]:
-    """Bytes of the memory of a VM with the rules in Python, after a hundredth of so many requests and after all."""
+    """Bytes of memory of a VM with the rules in Python, after a hundredth of the requests and after all."""
     with ExitStack() as stack:
         host = stack.enter_context(Host(engine, services=Services(log=Silent())))
         rules = footprint.sample(PYTHON_RULES.filter)
@@ -127,18 +127,18 @@ def growth(engine: str, requests: int = REQUESTS) -> tuple[int, int]:
 
 
 ABOUT = """
-# What filters in Python cost
+# The cost of filters in Python
 
-Written by `python -m benchmarks.sdks`, which says how it measures. "Headers and log" is the same work with each SDK:
-`tests/filters/*/headers` and `sdk/examples/headers.py`, which log three lines for a request. "Header filter" is the
-work of all other benchmarks (`benchmarks/header_filter.py`: four hostcalls on the request, three on the response);
-"header rules" is `sdk/examples/header_rules.py` with three paths that are denied, three headers set and two removed.
+Written by `python -m benchmarks.sdks`, which describes how it measures. "Headers and log" is the same work with each
+SDK: `tests/filters/*/headers` and `sdk/examples/headers.py`, which log three lines for a request. "Header filter" is
+the work of all other benchmarks (`benchmarks/header_filter.py`: four hostcalls on the request, three on the response).
+"Header rules" is `sdk/examples/header_rules.py` with three denied paths, three headers to set and two to remove.
 """.strip()
 
 
 @dataclass(frozen=True)
 class Target:
-    """At most so much of what was measured."""
+    """A measured value and its upper bound."""
 
     name: str
     bound: float
@@ -199,7 +199,7 @@ def _lines(costs: Mapping[str, Cost], grown: Grown, machine: Mapping[str, Any]) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few rounds, on the screen")
+    parser.add_argument("--quick", action="store_true", help="print the results of a few rounds")
     quick = parser.parse_args().quick
     machine = description()
     costs = measure(Effort(3, 0.02, warm_up=0.05) if quick else Effort(15, 0.1, warm_up=0.5))

@@ -1,12 +1,12 @@
-"""Filters in front of real traffic: `proxywasm serve` and the ASGI middleware beside Envoy, with the same filter.
+"""Filters on real traffic: compares `proxywasm serve` and the ASGI middleware with Envoy, with the same filter.
 
-    python -m benchmarks.servers             docs/benchmarks-servers.md, in six minutes
-    python -m benchmarks.servers --quick     the same on the screen, in a minute: to see that it works
+    python -m benchmarks.servers             writes docs/benchmarks-servers.md, in six minutes
+    python -m benchmarks.servers --quick     prints the same, in a minute, as a check that it works
 
-Each server is one process with one thread for its work, and has 0, 1 and 5 filters. wrk sends requests over 16
-connections, to one server after the other, round by round. What a filter adds is told in processor time of the server
-for one request, of those that come one after the other: under load, a slow server would also pay for waking wrk up,
-which a fast one keeps awake.
+Each server is one process with one working thread, and has 0, 1 and 5 filters. wrk sends requests over 16 connections,
+to one server after the other, round by round. The cost of a filter is in processor time of the server for one request,
+measured with requests in sequence: under load, the time of a slow server would include waking up wrk, which a fast one
+keeps awake.
 """
 
 from __future__ import annotations
@@ -53,30 +53,30 @@ LOADS = {
         TEST_FILTERS / "rust/body.wasm", "wrk.method = 'POST'\nwrk.body = string.rep('x', 65536)\n",
     ),
 }  # fmt: skip
-"""Other filters, and what wrk is told to send."""
+"""Other filters, with the wrk scripts for their requests."""
 SAME_HEADERS = {"generate_request_id": True, "skip_xff_append": False, "use_remote_address": True}
-"""With them Envoy tells upstream of the client, as `serve` does."""
+"""Settings with which Envoy tells upstream about the client, as `serve` does."""
 DOCUMENT = ROOT / "docs/benchmarks-servers.md"
 ANSWER = {"direct_response": {"status": 200, "body": {"inline_string": "Hello from upstream."}}}
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs."""
+    """A running server."""
 
     process: int
     url: str
 
     def filters(self) -> int:
-        """How many filters a request and its response have passed, as the response tells."""
+        """The number of filters that a request and its response have passed, according to the response."""
         with urllib.request.urlopen(self.url, timeout=PATIENCE) as answer:
             return ", ".join(answer.headers.get_all("x-wasm", [])).count("hello")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One round of one server. Times in seconds; `processor` and, of 16 connections, `loaded` are those of the server
-    for one request. `many` is requests a second with 64 connections."""
+    """A round of a server, with times in seconds. `processor` is its processor time for one request, `loaded` that over
+    16 connections; `many` is requests per second over 64 connections."""
 
     requests: float
     median: float
@@ -88,7 +88,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a process with one filter after load, and for each connection that is kept beyond that."""
+    """Bytes of memory of a process with one filter after load, and for each idle connection on top of that."""
 
     whole: int
     connection: float
@@ -104,7 +104,7 @@ class Memory:
 def envoy(
     folder: Path, listeners: Mapping[str, Any], clusters: list[dict[str, Any]]
 ) -> Iterator[tuple[int, dict[str, int]]]:
-    """An Envoy with one worker: its process, and its ports by listener."""
+    """Start an Envoy with one worker; yield its process, and its ports by listener."""
     folder.mkdir()
     config = folder / "envoy.json"
     plain = [{key: value for key, value in one.items() if key != "@type"} for one in listeners.values()]
@@ -123,7 +123,7 @@ def envoy(
 def started(
     command: list[Any], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that runs as long as the context is open; `environment` is added to ours."""
+    """Run a program while the context is open; `environment` is added to ours."""
     given = {**os.environ, **(environment or {})}
     words = list(map(str, command))
     with log.open("wb") as output:
@@ -136,19 +136,19 @@ def started(
 
 
 def address_of(process: subprocess.Popen[bytes], log: Path, patience: float = PATIENCE) -> str:
-    """The URL that a server of ours says it serves. Raises: RuntimeError, if it does not."""
+    """The URL that a server of ours reports in its log. Raises: RuntimeError, if it does not start."""
     until = time.monotonic() + patience
     while process.poll() is None and time.monotonic() < until:
         said = re.search(r"(?:serving|running on) (http://[\d.]+:\d+)", log.read_text(encoding="utf-8"))
         if said:
             return said[1]
         time.sleep(0.02)
-    raise RuntimeError(f"it does not start: {log.read_text(encoding='utf-8')[-2000:]}")
+    raise RuntimeError(f"the server does not start: {log.read_text(encoding='utf-8')[-2000:]}")
 
 
 @contextmanager
 def servers(filters: Sequence[int]) -> Iterator[dict[tuple[str, int], Server]]:
-    """Each of them with each of these numbers of filters, by name and number."""
+    """Start each server with each of these numbers of filters; yield them by name and number."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
         folder = Path(name)
         module = folder / "header_filter.wasm"
@@ -165,7 +165,7 @@ def servers(filters: Sequence[int]) -> Iterator[dict[tuple[str, int], Server]]:
 
 @contextmanager
 def proxies(module: Path) -> Iterator[dict[str, Server]]:
-    """Those that pass requests on, with one filter."""
+    """Start the servers that pass requests on, with one filter."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
         folder = Path(name)
         upstream = stack.enter_context(answering(folder / "upstream"))
@@ -174,7 +174,7 @@ def proxies(module: Path) -> Iterator[dict[str, Server]]:
 
 @contextmanager
 def answering(folder: Path) -> Iterator[int]:
-    """The port of an upstream that answers at once."""
+    """Start an upstream that answers at once, and return its port."""
     with envoy(folder, {"up": _listener("up", [], ANSWER, None)}, []) as (_, ports):
         yield ports["up"]
 
@@ -188,7 +188,7 @@ def of_each_kind(
     more: Mapping[str, Any] | None = None,
     limits: Mapping[str, int] | None = None,
 ) -> dict[str, Server]:
-    """Envoy and `serve` with these filters; `more` settings of `serve`, and `limits` of the upstream of both."""
+    """Start Envoy and `serve` with these filters, `more` settings for `serve`, and `limits` of upstream for both."""
     folder.mkdir()
     running = {}
     if "envoy" in kinds:
@@ -241,7 +241,7 @@ def _cluster(port: int) -> dict[str, Any]:
 
 
 def sample(server: Server, seconds: int) -> Sample:
-    """Load a server for so many seconds, then ask it for as long, one request after the other.
+    """Measure a server under load for so many seconds, then with requests in sequence for as long.
 
     Raises: RuntimeError, if an answer was wrong.
     """
@@ -253,12 +253,12 @@ def sample(server: Server, seconds: int) -> Sample:
 
 
 def rate(told: str) -> float:
-    """Requests a second."""
+    """The requests per second in wrk's report."""
     return float(_found(r"Requests/sec:\s+(\S+)", told))
 
 
 def used(server: Server, seconds: int, connections: int, script: Path | None = None) -> tuple[str, float]:
-    """What wrk says, and what the server used for one request. Raises as `wrk`."""
+    """wrk's report, and the server's seconds of processor time for one request. Raises as `wrk`."""
     before = processor_seconds(server.process)
     told = wrk(server, seconds, connections, script)
     count = int(_found(r"(\d+) requests in", told))
@@ -272,7 +272,7 @@ def resident(process: int) -> int:
 
 
 def idle(server: Server, count: int) -> float:
-    """Bytes of memory of the server for each of so many connections that have had a request, and are kept."""
+    """Bytes of memory of the server for each of `count` idle connections that have had a request."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     where = urllib.parse.urlsplit(server.url)
@@ -289,20 +289,20 @@ def idle(server: Server, count: int) -> float:
 
 
 def wrk(server: Server, seconds: int, connections: int, script: Path | None = None) -> str:
-    """What wrk says of so many connections. Raises: RuntimeError, if an answer was wrong."""
+    """Run wrk over so many connections, and return its report. Raises: RuntimeError, if an answer was wrong."""
     options = ["-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--latency", server.url]
     if script is not None:
         options += ["-s", str(script)]
     told = subprocess.run(["wrk", *options], check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in told or "Socket errors" in told:
-        raise RuntimeError(f"not all was answered:\n{told}")
+        raise RuntimeError(f"not all requests were answered:\n{told}")
     return told
 
 
 def _found(pattern: str, text: str) -> str:
     found = re.search(pattern, text)
     if found is None:
-        raise RuntimeError(f"wrk did not say {pattern}:\n{text}")
+        raise RuntimeError(f"the report of wrk has no {pattern}:\n{text}")
     return found[1]
 
 
@@ -317,14 +317,14 @@ Samples = dict[tuple[str, int], list[Sample]]
 def measure(
     rounds: int, seconds: int, filters: Sequence[int] = FILTERS, connections: int = 1000
 ) -> tuple[Samples, dict[str, Memory]]:
-    """All servers, round by round; and the memory of those with one filter, with so many idle connections.
+    """Measure all servers, round by round, then the memory of those with one filter and so many idle connections.
 
     Raises: RuntimeError, if a filter did not do its work.
     """
     with servers(filters) as running:
         for (kind, count), server in running.items():
             if server.filters() != count:
-                raise RuntimeError(f"{kind} with {count} filters: {server.filters()} have done their work")
+                raise RuntimeError(f"{kind} with {count} filters: {server.filters()} did their work")
             if rounds > 1:
                 sample(server, seconds)  # to warm up
         samples: Samples = {key: [] for key in running}
@@ -337,7 +337,7 @@ def measure(
 
 
 def measure_loads(rounds: int, seconds: int) -> dict[str, float]:
-    """Processor time of `serve` for a request of each of `LOADS`, where Envoy is 1: medians of the rounds' ratios."""
+    """Processor time of `serve` relative to Envoy's for a request of each of `LOADS`: medians of the rounds' ratios."""
     shares = {}
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name:
         script = Path(name) / "wrk.lua"
@@ -352,11 +352,11 @@ def measure_loads(rounds: int, seconds: int) -> dict[str, float]:
     return shares
 
 
-# -- Telling -----------------------------------------------------------------------------------------------------------
+# -- The report --------------------------------------------------------------------------------------------------------
 
 
 def table(samples: Mapping[tuple[str, int], list[Sample]]) -> Iterator[str]:
-    """What was measured, as Markdown: medians over the rounds."""
+    """The results as a Markdown table: medians over the rounds."""
     columns = ("filters", "requests/s", "median", "99 %", "processor time", "each filter adds", "each further one")
     yield f"| | {' | '.join(columns)} | under load |"
     yield f"|---|{'---:|' * (len(columns) + 1)}"
@@ -382,9 +382,9 @@ def median(samples: list[Sample], field: str) -> float:
 def added(
     samples: Mapping[tuple[str, int], list[Sample]], kind: str, count: int, beyond: int = 0, field: str = "processor"
 ) -> list[float]:
-    """Processor time that each of `count` filters adds to that of `beyond` filters, in each round.
+    """Seconds that each filter beyond the first `beyond` of `count` adds to a request, in each round.
 
-    `field`: ``"processor"`` or ``"loaded"``, of a `Sample`.
+    `field` of a `Sample`: ``"processor"`` or ``"loaded"``.
     """
     rounds = zip(samples[kind, count], samples[kind, beyond], strict=True)
     return [(getattr(one, field) - getattr(bare, field)) / (count - beyond) for one, bare in rounds]
@@ -393,38 +393,38 @@ def added(
 def ratio(
     samples: Mapping[tuple[str, int], list[Sample]], kind: str, count: int, beyond: int = 0, field: str = "processor"
 ) -> float:
-    """What a filter adds here, as a share of what it adds in Envoy: the quotient of the medians. `field` as of `added`.
+    """The cost of a filter here relative to its cost in Envoy: the quotient of the medians. `field` as for `added`.
 
-    (A round's own quotient may have almost nothing below the line, for what a filter adds is a difference.)
+    The quotients of single rounds would be unusable: the cost of a filter is a difference, which may be close to zero.
     """
     ours, theirs = (statistics.median(added(samples, each, count, beyond, field)) for each in (kind, "envoy"))
     return ours / theirs
 
 
 ABOUT = f"""
-# What filters cost in front of real traffic
+# The cost of filters on real traffic
 
-Written by `python -m benchmarks.servers`, which says how it measures. The filter is `benchmarks/header_filter.wat`:
-four hostcalls on the headers of the request, three on those of the response. Medians over the rounds; latencies are
-those of {CONNECTIONS} connections that a single process serves without a pause, so they are times of a queue.
-Processor time is that of one request among many that come one after the other; under load it is that of one of many
-connections.
+Written by `python -m benchmarks.servers`, which describes how it measures. The filter is
+`benchmarks/header_filter.wat`: four hostcalls on the headers of the request, three on those of the response. Figures
+are medians over the rounds. Latencies are those of {CONNECTIONS} connections that keep a single process busy, so they
+include waiting in its queue. Processor time is that of one request, measured with requests in sequence; under load, it
+is measured over many connections.
 """.strip()
 STACKS = """
-The HTTP stack is the rest: Envoy is a proxy in C++, `serve` one in Rust, on hyper. Both pass requests
-on to an upstream, another Envoy that answers at once; the application of the middleware answers itself.
+The rest of the cost is the HTTP stack: Envoy is a proxy in C++, `serve` one in Rust, based on hyper. Both pass requests
+on to another Envoy, which answers at once; the application with the middleware answers itself.
 """.strip()
 
 
 def share(samples: Mapping[tuple[str, int], list[Sample]], count: int, field: str) -> float:
-    """What `serve` has, in terms of what Envoy has: the median of the rounds' ratios."""
+    """The ratio of `serve` to Envoy in `field`: the median of the rounds' ratios."""
     pairs = zip(samples["serve", count], samples["envoy", count], strict=True)
     return statistics.median(getattr(ours, field) / getattr(theirs, field) for ours, theirs in pairs)
 
 
 def shares(samples: Mapping[tuple[str, int], list[Sample]], loads: Mapping[str, float]) -> Iterator[str]:
-    """The same, as Markdown."""
-    yield "| `serve`, where Envoy is 1 | |"
+    """The ratios of `serve` to Envoy, as a Markdown table."""
+    yield "| `serve` relative to Envoy | |"
     yield "|---|---:|"
     for count in FILTERS:
         yield f"| processor time of a request, {count} filters | {share(samples, count, 'loaded'):.2f} |"
@@ -448,15 +448,15 @@ def document(
         "",
         *table(samples),
         "",
-        "What a filter adds, as a share of what it adds in Envoy (processor time, quotients of medians of the rounds).",
-        "Requests one after the other: "
+        "The cost of a filter relative to its cost in Envoy (processor time, quotients of medians of the rounds).",
+        "Requests in sequence: "
         "the first one {} in `serve` and {} in the middleware, each further one {} and {}.".format(*shown["processor"]),
         f"{CONNECTIONS} connections: "
         "the first one {} in `serve` and {} in the middleware, each further one {} and {}.".format(*shown["loaded"]),
         "",
         *shares(samples, loads),
         "",
-        "Memory of the process with one filter after load, and of each idle connection beyond that: "
+        "Memory of the process with one filter after load, and of each idle connection on top of that: "
         + ", ".join(f"{SERVERS[kind]} {one}" for kind, one in memory.items())
         + ".",
         "",
@@ -471,8 +471,8 @@ def document(
 
 
 def inserted(text: str, lines: Sequence[str]) -> str:
-    """The document with this section, whose first line is its heading, in the place of the one that it had, or at its
-    end."""
+    """`text` with this section, whose first line is its heading: it replaces the one with that heading, or is
+    appended."""
     own = "\n".join(lines) + "\n"
     before, found, after = text.partition(f"{lines[0]}\n")
     if not found:
@@ -483,8 +483,8 @@ def inserted(text: str, lines: Sequence[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of a second each, on the screen")
-    parser.add_argument("--here", action="store_true", help="in this interpreter, whichever is the fastest")
+    parser.add_argument("--quick", action="store_true", help="print the results of one round of a second each")
+    parser.add_argument("--here", action="store_true", help="measure in this interpreter, even if another is faster")
     options = parser.parse_args()
     if not (options.here or options.quick):
         python = environment(found()[0])
@@ -496,7 +496,7 @@ def main() -> None:
     text = document(samples, loads, memory, machine)
     print(text)
     if not options.quick:
-        _, of, others = DOCUMENT.read_text(encoding="utf-8").partition("\n## ")  # what other modules have written stays
+        _, of, others = DOCUMENT.read_text(encoding="utf-8").partition("\n## ")  # keeps the sections of other modules
         DOCUMENT.write_text(text + of + others, encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What we aim at, and what was measured: each target is a row."""
+"""The targets of a run, and whether they were met: each target is a row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.timing import Spread
 
 LARGE = "Go, 6.5 MB"
 LINEAR = 0.98
-"""R² from which on a cost counts as linear."""
+"""The least R² at which a cost counts as linear."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Target:
     limited_by: Callable[[Run], str] | None = None
 
     def why(self, run: Run) -> str:
-        """What bounds it, where that is known."""
+        """The factor that limits the result, if known."""
         return self.limited_by(run) if self.limited_by else ""
 
     def met(self, run: Run) -> bool:
@@ -36,12 +36,12 @@ class Target:
 
 
 def ours(other: Callable[[Run], str] | str) -> Callable[[Run], Spread]:
-    """Wasmtime's cost of the header filter in terms of another way's."""
+    """Wasmtime's cost of the header filter relative to another way's."""
     return lambda run: run.ratio("ladder", "wasmtime", other if isinstance(other, str) else other(run))
 
 
 def theirs(other: Callable[[Run], str] | str) -> Callable[[Run], Spread]:
-    """Another way's cost in terms of Wasmtime's."""
+    """Another way's cost relative to Wasmtime's."""
     return lambda run: run.ratio("ladder", other if isinstance(other, str) else other(run), "wasmtime")
 
 
@@ -65,7 +65,7 @@ def fit(what: str) -> Callable[[Run], Spread]:
 
 
 def furthest(what: str) -> Callable[[Run], str]:
-    """Which of the points lies furthest from the line, and how far its own samples lie from each other."""
+    """A description of the point furthest from the line, with the spread of its samples."""
 
     def why(run: Run) -> str:
         line = run.line(what, "wasmtime")
@@ -74,8 +74,8 @@ def furthest(what: str) -> Callable[[Run], str]:
         number = max(off, key=lambda number: abs(off[number]))
         cost = costs[number]
         return (
-            f"the point of {number} {what} lies {off[number]:+.0%} off the line; "
-            f"half of its samples lie within {(cost.high - cost.low) / cost.median:.0%}"
+            f"the point of {number} {what} is {off[number]:+.0%} off the line; "
+            f"half of its samples are within {(cost.high - cost.low) / cost.median:.0%}"
         )
 
     return why
@@ -91,7 +91,7 @@ def microseconds(run: Run, way: str) -> str:
 
 
 def crossings(run: Run, engine: str) -> str:
-    """What the engine's own calls cost beside Wasmtime's."""
+    """The cost of the engine's own calls, next to Wasmtime's."""
     ways = ("host → guest", "guest → host")
     costs = [
         f"{way} {run.of(f'crossing/{way}', engine).median * 1e6:.2f} µs, "
@@ -108,38 +108,38 @@ TARGETS = (
         ours("rust"),
         limited_by=lambda run: (
             f"the Rust baseline, {microseconds(run, 'rust')}, has no streams, checks nothing and makes no Python "
-            "objects; here a stream through no filter takes "
+            "objects; here a stream without filters takes "
             f"{run.of('request/no filter', 'wasmtime').median * 1e6:.1f} µs, "
             f"and a further filter {microseconds(run, 'further')}"
         ),
     ),
     Target(
-        "header filter on Wasmtime, in terms of a further filter in Envoy",
+        "header filter on Wasmtime, relative to a further filter in Envoy",
         0.5,
         ours("envoy-further"),
         limited_by=lambda run: (
-            f"the first filter also pays for the stream; a further one costs {microseconds(run, 'further')} here, "
-            f"{microseconds(run, 'envoy-further')} in Envoy"
+            "the first filter includes the cost of the stream; a further one costs "
+            f"{microseconds(run, 'further')} here, {microseconds(run, 'envoy-further')} in Envoy"
         ),
     ),
     Target(
-        "header filter on Wasmtime, in terms of LuaJIT through lupa",
+        "header filter on Wasmtime, relative to LuaJIT through lupa",
         1,
         ours(lambda run: run.cheapest(LUPA)),
         limited_by=lambda run: (
-            "Lua shares the host's memory and has no stream, no limits and no allocator to ask: "
+            "Lua shares the host's memory, and needs no stream, no limits and no guest allocations: "
             f"{microseconds(run, run.cheapest(LUPA))} a request"
         ),
     ),
     Target(
-        "naive wasmtime-py, in terms of ours",
+        "naive wasmtime-py, relative to ours",
         100,
         theirs("naive"),
         at_least=True,
         limited_by=lambda run: f"it takes {microseconds(run, 'naive')}, ours {microseconds(run, 'wasmtime')}",
     ),
     Target(
-        "the fastest plugin server, in terms of ours",
+        "the fastest plugin server, relative to ours",
         50,
         theirs(lambda run: run.cheapest(PLUGIN_SERVERS)),
         at_least=True,
@@ -150,7 +150,7 @@ TARGETS = (
     ),
     *(
         Target(
-            f"{name.title()}, in terms of Wasmtime",
+            f"{name.title()}, relative to Wasmtime",
             bound,
             lambda run, name=name: run.ratio("ladder", name, "wasmtime"),
             limited_by=lambda run, name=name: crossings(run, name),
@@ -159,12 +159,12 @@ TARGETS = (
         if name in ENGINES
     ),
     Target(
-        "1 MiB body read and replaced, in terms of two memcpy",
+        "1 MiB body read and replaced, relative to two memcpy",
         3,
         lambda run: run.ratio("body/body of 1 MiB", "wasmtime", "two memcpy"),
         limited_by=lambda run: (
             f"of {run.of('body/body of 1 MiB', 'wasmtime').median * 1e6:.0f} µs, "
-            f"{run.of('body/body of 1 KiB', 'wasmtime').median * 1e6:.0f} µs are what a body of 1 KiB costs as well"
+            f"{run.of('body/body of 1 KiB', 'wasmtime').median * 1e6:.0f} µs are also needed for a body of 1 KiB"
         ),
     ),
     Target(
@@ -173,31 +173,31 @@ TARGETS = (
         from_cache,
         unit="ms",
         limited_by=lambda run: (
-            "the bytecode is digested, the compiled code, twice as large, read, authenticated and mapped; this is time "
-            f"on the wall's clock, at a load of {run.machine['load'][0]} on {run.machine['processors']} processors"
+            "the bytecode is hashed, and the compiled code, twice as large, is read, authenticated and mapped; this is "
+            f"wall-clock time, at a load of {run.machine['load'][0]} on {run.machine['processors']} processors"
         ),
     ),
-    Target("that, in terms of compiling it", 1 / 20, from_cache_of_compiling),
+    Target("the same, relative to compiling it", 1 / 20, from_cache_of_compiling),
     Target(
         "ten typical tests of a filter on Wasmtime, with the start of pytest",
         1,
         lambda run: run.of("testing/wasmtime", "in all"),
         unit="s",
         limited_by=lambda run: (
-            f"the tests take {run.of('testing/wasmtime', 'alone').median:.2f} s of it; this is time on the wall's clock"
+            f"the tests take {run.of('testing/wasmtime', 'alone').median:.2f} s of it; this is wall-clock time"
         ),
     ),
     linear("filters"),
     linear("headers"),
     linear("body bytes"),
     Target(
-        "two processes serve, in terms of one",
+        "two processes serve, relative to one",
         1.8,
         lambda run: run.ratio("scaling/processes/wasmtime", "1", "2"),
         at_least=True,
         limited_by=lambda run: (
             f"two processes that do the work as a Python function serve "
-            f"{run.ratio(f'scaling/processes/{CONTROL}', '1', '2').median:.2f} × one: so much of the machine was free"
+            f"{run.ratio(f'scaling/processes/{CONTROL}', '1', '2').median:.2f} × one, for lack of free processor time"
         ),
     ),
 )

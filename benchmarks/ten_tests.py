@@ -1,7 +1,7 @@
-"""What ten typical tests of a filter cost in pytest: ``python -m benchmarks.ten_tests [ENGINE]``
+"""The time of ten typical tests of a filter in pytest: ``python -m benchmarks.ten_tests [ENGINE]``
 
-The filter is in Rust; half of the tests have a callout answered. Told is the best of five runs, with the module
-compiled before: all of pytest's process, and the ten tests alone.
+The filter is in Rust; half of the tests answer a callout. It prints the best of five runs with an already compiled
+module: the whole process of pytest, and the ten tests alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DURATION = re.compile(r"^([0-9.]+)s (?:setup|call|teardown) ", re.MULTILINE)
 
 
 def measure(*options: str) -> tuple[float, float, float]:
-    """Seconds of the process, of its processor time, and of the ten tests with their fixtures."""
+    """Seconds of the process, its processor time, and the ten tests with their fixtures."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "test_ten.py").write_text(TESTS, encoding="utf-8")
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -53,7 +53,7 @@ def main() -> None:
     engine = sys.argv[1] if len(sys.argv) > 1 else "wasmtime"
     runs = [measure("--proxywasm-engine", engine) for _ in range(6)][1:]
     took, used, tests = map(min, zip(*runs, strict=True))
-    print(f"{engine}: {took:.2f} s in all, {used:.2f} s of a processor; the ten tests {tests:.2f} s")
+    print(f"{engine}: {took:.2f} s in total, {used:.2f} s of processor time; the ten tests took {tests:.2f} s")
 
 
 if __name__ == "__main__":

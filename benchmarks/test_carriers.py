@@ -1,4 +1,4 @@
-"""Each carrier does the work, and the report can be made of what is measured."""
+"""Each carrier does the work, and the report can be written from the results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def test_each_does_the_work():
     samples = measure(rounds=1, times=2)
     assert list(samples) == list(KINDS)
     for kind, rounds in samples.items():
-        # The clock of another process ticks every 10 ms: a few requests may take nothing there.
+        # The processor time of another process has a resolution of 10 ms, so a few requests may take 0 there.
         assert all(seconds > 0 or kind == "mitmproxy" for pair in rounds for seconds in pair), kind
 
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.deadlines``: each kind of family meets its deadline, and its lines are told."""
+"""``python -m benchmarks.deadlines``: each kind of family meets its deadline, and its line is printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ext_proc beside Envoy's Wasm: each does the work, and the report can be made of what is measured."""
+"""ext_proc and Envoy's Wasm each do the work, and the report can be written from the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.instructions``: what it prints, and the process that repeats rows."""
+"""``python -m benchmarks.instructions``: its output, and the process that repeats rows."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def test_the_table():
         "| HTTP callout | 2 | 2 | 1.100 | 1.050 – 1.150 **worse** |",
         "| in Redis | | | | not opened, the base: there is no such row |",
         "",
-        "2 rows were compared, 1 of them beyond 1.05 ×: HTTP callout.",
+        "2 rows were compared, 1 of them above 1.05 ×: HTTP callout.",
     ]
-    assert list(table(rows[:1], "s"))[-1] == "1 rows were compared, none of them beyond 1.05 ×."
+    assert list(table(rows[:1], "s"))[-1] == "1 rows were compared, none of them above 1.05 ×."
 
 
 def test_what_callgrind_writes():

@@ -1,4 +1,4 @@
-"""Each way does the work. With ``--benchmark-enable``, what it costs."""
+"""Each way does the work. ``--benchmark-enable`` measures its cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/limits.md says what the table says."""
+"""docs/limits.md agrees with the table of the ABI."""
 
 from __future__ import annotations
 

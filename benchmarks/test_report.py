@@ -1,4 +1,4 @@
-"""The report: from what was measured to Markdown and plots; and the statistics under it."""
+"""The report: from results to Markdown and plots, and its statistics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAGES = ("interpreter", "import", "engine", "plugin", "request")
 
 
 def made_up(factor: float = 1.0, *, seed: int = 1) -> Run:
-    """A run in which everything was measured, with times that were not."""
+    """The results of a complete run, with invented times."""
     chance = random.Random(seed)
 
     def sides(names, cost: float = 1e-5) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Chains, threads, processes, memory and starts: each on each engine, once."""
+"""Chains, threads, processes, memory and starts, each measured once on each engine."""
 
 from __future__ import annotations
 

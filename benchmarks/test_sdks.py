@@ -1,4 +1,4 @@
-"""What filters with SDKs cost: each is measured, and the report says which targets are met."""
+"""The cost of filters with SDKs: each is measured, and the report shows which targets are met."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers with filters: each does the work, and the report can be made of what is measured."""
+"""Each server with filters does the work, and the report can be written from the results."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ def test_the_section_tells_what_each_way_adds_and_stands_where_it_stood():
     lines = list(gateway.section(samples, 3.2))
     text = "\n".join(lines)
     assert "| a plugin in Lua | 1,000 | 1.00 | 250 µs | 50 µs | 350 µs | 50 µs |" in text
-    assert "Lua costs least, then filters, then plugin servers: so it is here" in text
-    assert "a filter adds 2.00 to 2.00 times what the plugin in Lua adds" in text.replace("\n", " ")
-    assert "A plugin server adds at least 1 times what a filter adds" in text
+    assert "Lua costs least, filters more, and plugin servers most. That is the case here" in text
+    assert "a filter costs 2.00 to 2.00 times as much as the plugin in Lua" in text.replace("\n", " ")
+    assert "A plugin server costs at least 1 times as much as a filter" in text
     before = "# Title\n\n## Inside a gateway\n\nold\n\n## Further\n\nkept\n"
     after = inserted(before, lines)
     assert (after.count("## Inside"), "old" in after, after.endswith("## Further\n\nkept\n")) == (1, False, True)

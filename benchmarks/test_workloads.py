@@ -1,4 +1,4 @@
-"""Each workload on each engine, its result checked as it is opened. With ``--benchmark-enable``, what it costs."""
+"""Opens each workload on each engine, which checks its result. ``--benchmark-enable`` measures its cost."""
 
 from __future__ import annotations
 

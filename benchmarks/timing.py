@@ -1,7 +1,7 @@
-"""The one place that times.
+"""Times all comparisons.
 
-What is compared is timed in turn, round by round (A B C A B C …), so that a slow moment of the machine meets all of it;
-a ratio is the median of the ratios within each round.
+The sides of a comparison are timed in turn, round by round (A B C A B C …), so that a slow moment of the machine
+affects all of them. A ratio is the median of the ratios within each round.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ class Timed(Protocol):
     """Something that can be repeated."""
 
     def seconds(self, times: int) -> float:
-        """How long so many repetitions take."""
+        """Repeat it `times` times, and return the seconds."""
         ...
 
     def result(self) -> Any:
-        """Repeat it once; what comes of it, to be checked."""
+        """Repeat it once, and return the result for a check."""
         ...
 
 
 class InProcess:
     """A Python callable.
 
-    `per_call`: how many repetitions of what is measured one call makes. Time is processor time of this thread, which
-    hardly notices what else the machine does; it is that of the clock on the wall if others do a part of the work.
+    `per_call` is the number of repetitions in one call. Time is processor time of this thread, which depends little on
+    other load; it is wall-clock time if `others`, when other threads or processes share the work.
     """
 
     def __init__(self, call: Callable[[], object], per_call: int = 1, *, others: bool = False) -> None:
@@ -55,10 +55,10 @@ class InProcess:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to time: so many rounds, in each of which a side takes about so many seconds.
+    """How much to time: the number of rounds, and about how many seconds each side takes in a round.
 
-    Where one repetition takes longer than that, there are fewer rounds, but at least `least`. Before the first round,
-    a side runs for `warm_up` seconds: V8 compiles well what has run some hundred times.
+    If one repetition takes longer than that, there are fewer rounds, but at least `least`. Before the first round, each
+    side runs for `warm_up` seconds, because V8 optimises only code that has run some hundred times.
     """
 
     rounds: int
@@ -68,7 +68,7 @@ class Effort:
 
 
 def interleaved(sides: Mapping[str, Timed], effort: Effort) -> dict[str, list[float]]:
-    """Seconds for one repetition of each side, in each of the rounds."""
+    """Seconds for one repetition of each side, in each round."""
     times, slowest = {}, effort.seconds
     for name, side in sides.items():
         _warmed_up(side, effort.warm_up)
@@ -90,7 +90,7 @@ def _warmed_up(side: Timed, seconds: float) -> None:
 
 
 def _calibrated(side: Timed, seconds: float) -> tuple[int, float]:
-    """How often it can be repeated in so many seconds, but once at least; how long one repetition took."""
+    """How many repetitions fit into so many seconds (at least 1), and the seconds of one."""
     times = 1
     while (took := side.seconds(times)) < seconds / 4:
         times = max(times * 2, int(times * seconds / 2 / took) if took > 1e-4 else 0)
@@ -99,7 +99,7 @@ def _calibrated(side: Timed, seconds: float) -> tuple[int, float]:
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of what was measured, and the quarters around it."""
+    """The median and the quartiles of samples."""
 
     median: float
     low: float
@@ -118,5 +118,5 @@ def spread(samples: Samples) -> Spread:
 
 
 def ratio(above: Samples, below: Samples) -> Spread:
-    """How many times `below` goes into `above`, round by round."""
+    """The ratio of `above` to `below`, over the rounds."""
     return spread([a / b for a, b in zip(above, below, strict=True)])

@@ -1,7 +1,7 @@
-"""Envoy doing the work, by the processor time it takes: with the same filter, its Lua filter, its header mutation.
+"""Envoy doing the work with the same filter, its Lua filter, or its header mutation, in processor time.
 
-One process with one worker has a listener for each of these, and answers by itself. What a filter costs is the time of
-so many requests to its listener less that of as many to the one without filters.
+One process with one worker has a listener for each of these, and answers itself. The cost of a filter is the time of
+requests to its listener, less that of as many requests to the one without filters.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from benchmarks.headers import CHANGED_RESPONSE, HERE, REQUEST, RESPONSE, Header
 from benchmarks.processor import processor_seconds
 from tests.envoy.rig import API, Filter, _listener, _wasm, find_envoy
 
-FURTHER = 4  # filters beside the first, to tell what a further one costs
-PATIENCE = 20.0  # seconds until Envoy listens, or answers
-SEEN = b"x-seen"  # response header that tells of the request's x-wasm, as it is after the filters
+FURTHER = 4  # filters after the first, for the cost of a further one
+PATIENCE = 20.0  # seconds for Envoy to listen, or to answer
+SEEN = b"x-seen"  # response header with the request's x-wasm after the filters
 
 LUA = """
 function envoy_on_request(handle)
@@ -64,18 +64,18 @@ class Listener:
         while missing:
             data = self.connection.recv(missing)
             if not data:
-                raise RuntimeError("Envoy has hung up")
+                raise RuntimeError("Envoy has closed the connection")
             missing -= len(data)
 
     def seconds(self, times: int) -> float:
-        """Processor time of Envoy, for `times` requests one after the other."""
+        """Seconds of Envoy's processor time for `times` requests in sequence."""
         before = processor_seconds(self.process)
         for _ in range(times):
             self._exchange()
         return processor_seconds(self.process) - before
 
     def result(self) -> tuple[HeaderList, HeaderList]:
-        """The headers of the request as far as the response tells, and those of the response without Envoy's own."""
+        """The headers of the request that the response reports, and those of the response without Envoy's own."""
         self._exchange()
         status, *lines = self.response.partition(b"\r\n\r\n")[0].split(b"\r\n")
         headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
@@ -86,7 +86,7 @@ class Listener:
 
 @contextmanager
 def envoy() -> Iterator[dict[str, Listener]]:
-    """Start Envoy; its listeners by their filters: ``none``, ``wasm``, ``chain``, ``python``, ``lua``, ``native``."""
+    """Start Envoy; its listeners by filter: ``none``, ``wasm``, ``chain``, ``python``, ``lua``, ``native``."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name:
         folder = Path(name)
         config, admin = folder / "envoy.json", folder / "admin"
@@ -130,7 +130,7 @@ def _chains(module: Path, in_python: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _bootstrap(chains: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Any]:
-    """Each chain behind a listener of its name, which answers with the headers of `RESPONSE`."""
+    """A configuration with a listener for each chain, which answers with the headers of `RESPONSE`."""
     response = {name.decode(): value.decode() for name, value in RESPONSE if not name.startswith(b":")}
     response[SEEN.decode()] = "%REQ(x-wasm)%"
     route = {
@@ -150,7 +150,7 @@ def _bootstrap(chains: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Any]
 
 
 def _ports(process: subprocess.Popen[bytes], admin: Path, listeners: int, log: Path) -> dict[str, int]:
-    """The ports that the system gave the listeners, as soon as all are there. Raises: RuntimeError, if they are not."""
+    """The ports that the system chose for the listeners, once all listen. Raises: RuntimeError, if they do not."""
     until = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < until:
         if admin.exists() and (address := admin.read_text(encoding="ascii")):

@@ -18,7 +18,7 @@ OVERWRITE = 2
 
 
 def answered(message: Any) -> Any:
-    """What it changes of one direction's headers."""
+    """The changes of one direction's headers."""
     answer = ProcessingResponse()
     kind = message.WhichOneof("request")
     headers = {header.key: header.raw_value for header in getattr(message, kind).headers.headers}
@@ -37,13 +37,13 @@ def answered(message: Any) -> Any:
 
 
 async def process(_: Any, context: Any) -> None:
-    """One call."""
+    """Handle one call."""
     while (message := await context.read()) is not grpc.aio.EOF:
         await context.write(answered(message))
 
 
 async def main() -> None:
-    """Serve until it is ended."""
+    """Serve until the process is terminated."""
     server = grpc.aio.server()
     method = grpc.stream_stream_rpc_method_handler(
         process, ProcessingRequest.FromString, ProcessingResponse.SerializeToString

@@ -1,8 +1,8 @@
-"""This host without its C extension, in an interpreter of its own, for that is chosen when the host is imported.
+"""This host without its C extension, in a separate interpreter, since importing the host decides about the extension.
 
     PROXYWASM_NATIVE=no python -m benchmarks.contenders.extensionless ENGINE
 
-is told what to do as `line_protocol` says.
+It is controlled as `line_protocol` describes.
 """
 
 from __future__ import annotations

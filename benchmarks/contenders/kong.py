@@ -1,4 +1,4 @@
-"""What the plugins need of Kong's `kong`, on a header map that is a Python list."""
+"""The parts of Kong's table `kong` that the plugins need, on header maps that are Python lists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.headers import HeaderList
 
 
 class Kong:
-    """`headers` are those of the phase at hand; `methods` has the functions by the names that plugins use."""
+    """`headers` are those of the current phase; `methods` has the functions by the names that plugins use."""
 
     def __init__(self) -> None:
         self.headers: HeaderList = []

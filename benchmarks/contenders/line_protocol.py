@@ -1,8 +1,8 @@
-"""Another program that repeats the work when it is told to.
+"""Controls another program that repeats the work.
 
-It reads lines: a number of repetitions, answered by the nanoseconds of processor time that they took; or ``show``,
-answered by the headers as lines ``request NAME: VALUE`` and ``response NAME: VALUE``, then an empty line. It ends with
-its standard input.
+The program reads lines. To a number of repetitions it answers with the nanoseconds of processor time that they took; to
+``show``, with the headers as lines ``request NAME: VALUE`` and ``response NAME: VALUE``, then an empty line. It exits
+at the end of its standard input.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.headers import HeaderList
 
 
 class OtherProgram:
-    """The program, running. Raises: RuntimeError, if it ends before it was told to."""
+    """The running program. Raises: RuntimeError, if it exits early."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -39,7 +39,7 @@ class OtherProgram:
         return int(self._ask(str(times))) / 1e9
 
     def result(self) -> tuple[HeaderList, HeaderList]:
-        """The headers that upstream and client would get."""
+        """The headers for upstream and for the client."""
         maps: dict[bytes, HeaderList] = {b"request": [], b"response": []}
         line = self._ask("show")
         while line:
@@ -54,7 +54,7 @@ class OtherProgram:
 def running(
     command: Sequence[str | Path], folder: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> Iterator[OtherProgram]:
-    """Start a program in `folder`, and end it."""
+    """Start a program in `folder`, and terminate it afterwards."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, env=environment)
     try:
         yield OtherProgram(process)

@@ -1,7 +1,7 @@
-"""Lua: the plugin of ``plugin.lua`` in this process through lupa (LuaJIT 2.1), and in a LuaJIT of its own.
+"""Lua: the plugin ``plugin.lua`` in this process through lupa (LuaJIT 2.1), and in a separate LuaJIT.
 
-Through lupa there are two ways to give Lua a table like Kong's: its functions are Python's and work on Python's lists,
-or they are Lua's (``kong.lua``) and the header maps go in and come out once for each phase. Both are measured.
+With lupa, a table like Kong's can be made in two ways, both of which are measured: its functions are Python's and work
+on Python's lists, or they are Lua's (``kong.lua``) and the header maps are passed in and out once for each phase.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.timing import InProcess
 
 HERE = Path(__file__).parent
 
-# A header map goes in as arguments and comes out as results: cheaper than a table, which Python reads item by item.
+# A header map is passed in as arguments and out as results. That is cheaper than a table, read item by item in Python.
 CROSSING = b"""
 function(phase)
   return function(method, ...)
@@ -33,7 +33,7 @@ end
 
 @contextmanager
 def lua_headers() -> Iterator[InProcess]:
-    """`kong` in Lua: header maps cross, hostcalls do not."""
+    """`kong` in Lua: header maps cross between the languages, hostcalls do not."""
     from lupa.luajit21 import LuaRuntime  # noqa: PLC0415 - LuaJIT is loaded only where it is used
 
     lua = LuaRuntime(encoding=None)
@@ -52,7 +52,7 @@ def lua_headers() -> Iterator[InProcess]:
 
 @contextmanager
 def python_headers() -> Iterator[InProcess]:
-    """`kong` in Python: each hostcall crosses, header maps do not."""
+    """`kong` in Python: each hostcall crosses between the languages, header maps do not."""
     from lupa.luajit21 import LuaRuntime  # noqa: PLC0415 - as above
 
     lua = LuaRuntime(encoding=None)
@@ -82,6 +82,6 @@ def python_headers() -> Iterator[InProcess]:
 def standalone() -> Iterator[OtherProgram]:
     """LuaJIT without Python. Raises: RuntimeError, if it is not installed."""
     if shutil.which("luajit") is None:
-        raise RuntimeError("LuaJIT is not installed: the package luajit of Debian has it.")
+        raise RuntimeError("LuaJIT is not installed: it is in Debian's package luajit.")
     with running(["luajit", "standalone.lua"], HERE) as program:
         yield program

@@ -1,4 +1,4 @@
-"""wasmtime-py as its documentation shows it: a linker, functions with access to their caller, calls on exports."""
+"""wasmtime-py used as in its documentation: a linker, functions with access to their caller, calls of exports."""
 
 from __future__ import annotations
 

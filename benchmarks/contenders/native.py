@@ -1,4 +1,4 @@
-"""The work as a plain Python function: what an extension costs that needs no sandbox."""
+"""The work as a plain Python function: the cost of an extension without a sandbox."""
 
 from __future__ import annotations
 

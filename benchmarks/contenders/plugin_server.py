@@ -1,10 +1,10 @@
-"""Kong's external plugin servers, driven over their Unix socket as Kong drives them.
+"""Kong's external plugin servers, driven over their Unix socket as by Kong.
 
-A phase of a request is an event: the server answers it, and each result that it gets, with a function of the PDK that
-it wants called, until it is done. Two protocols: MessagePack-RPC (the PDKs for Python and JavaScript, PyPI and npm
-``kong-pdk``), and ProtoBuf:1, which Kong's PDK for Go speaks; for that one ``benchmarks/rust_plugin_server`` does
-the same work in Rust and nothing else, so that a server with a real PDK cannot be faster. The connection is kept
-between calls.
+A phase of a request is an event. The server answers the event, and then each result that it gets, with a call of a PDK
+function, until it has finished. There are two protocols: MessagePack-RPC (the PDKs for Python and JavaScript, PyPI and
+npm ``kong-pdk``), and ProtoBuf:1, that of Kong's PDK for Go. For the latter, ``benchmarks/rust_plugin_server`` does the
+same work in Rust and nothing else, so that a server with a real PDK cannot be faster. The connection is kept between
+calls.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from proxywasm_host.kong.servers.protobuf import ProtoBuf
 PLUGINS = Path(__file__).parent / "plugins"
 NAME = "header_filter"
 PDK = "kong-pdk@0.6.0"
-PATIENCE = 20.0  # seconds until a server listens
+PATIENCE = 20.0  # seconds for a server to listen
 
 
 @contextmanager
 def python() -> Iterator[InProcess]:
-    """With gevent, which is several times faster than its threads."""
+    """With gevent, which is several times faster than with threads."""
     start = "import sys; from kong_pdk.cli import start_server; start_server()"
     server = [sys.executable, "-c", start, "--gevent", "--no-lua-style", "-d", str(PLUGINS / "python")]
     with driven(lambda folder: [*server, "-p", folder, "--socket-name", "socket"], MessagePack) as timed:
@@ -57,12 +57,12 @@ def rust() -> Iterator[InProcess]:
 
 
 def pdk() -> Path:
-    """Kong's PDK for JavaScript, installed with npm in the cache directory. Raises: RuntimeError, if it cannot be."""
+    """Install Kong's PDK for JavaScript with npm in the cache directory. Raises: RuntimeError, if that fails."""
     folder = CACHE / PDK
     package = folder / "node_modules" / "kong-pdk"
     if not package.exists():
         if shutil.which("npm") is None:
-            raise RuntimeError("Kong's PDK for JavaScript is installed with npm, which is not there.")
+            raise RuntimeError("Kong's PDK for JavaScript is installed with npm, which is not installed.")
         fresh = folder.with_suffix(".new")
         fresh.mkdir(parents=True, exist_ok=True)
         quiet = ["--silent", "--no-audit", "--no-fund", "--no-package-lock"]
@@ -80,7 +80,7 @@ class Instance:
         self.methods = {name.decode(): function for name, function in kong.methods.items()}
         started = self.ask(protocol.start_instance(NAME, "{}"))
         if not isinstance(started, Started):
-            raise TypeError(f"the plugin server says {started!r}")
+            raise TypeError(f"the plugin server answered {started!r}")
         self.number = started.instance
 
     def ask(self, data: bytes) -> Event:
@@ -89,12 +89,12 @@ class Instance:
         while event is None:
             data = self.connection.recv(65536)
             if not data:
-                raise RuntimeError("the plugin server has hung up")
+                raise RuntimeError("the plugin server has closed the connection")
             event = self.protocol.feed(data)
         return event
 
     def event(self, phase: str) -> None:
-        """One phase of one request: call what the plugin wants called, until it is done."""
+        """Run one phase of one request: make the calls that the plugin requests, until it has finished."""
         event = self.ask(self.protocol.handle_event(self.number, phase))
         while isinstance(event, Called):
             result = self.methods[event.method](*[argument.encode() for argument in event.arguments])
@@ -103,7 +103,7 @@ class Instance:
 
 @contextmanager
 def driven(command: Callable[[str], Sequence[str]], protocol: Callable[[], ServerProtocol]) -> Iterator[InProcess]:
-    """Start the plugin server of `command`, which gets a folder to put ``socket`` in, and be its Kong."""
+    """Start the plugin server `command`, which creates ``socket`` in a folder, and drive it as Kong does."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as folder:
         kong = Kong()
         with open(Path(folder) / "log", "wb") as log:
@@ -126,7 +126,7 @@ def driven(command: Callable[[str], Sequence[str]], protocol: Callable[[], Serve
 
 
 def connected(process: subprocess.Popen[bytes], folder: Path) -> socket.socket:
-    """A connection to the server, as soon as it listens. Raises: RuntimeError, if it does not."""
+    """Connect to the server once it listens. Raises: RuntimeError, if it does not."""
     until = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < until:
         connection = socket.socket(socket.AF_UNIX)

@@ -1,8 +1,8 @@
-"""Yardstick: the least that one request through one header filter costs from CPython over ctypes.
+"""The yardstick: the least cost of one request through one header filter, called from CPython through ctypes.
 
 Runs header_filter.wat (4 hostcalls on the request headers, 3 on the response headers, 6 callbacks,
-3 guest allocations) on the wasmtime wheel's C API, with the barest handlers that give the right headers:
-no status checks, no contexts, no limits. Opens an engine when it is imported.
+3 guest allocations) on the C API of the wasmtime wheel, with the barest handlers that produce the right headers:
+no status checks, no contexts, no limits. Importing it opens an engine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ours: the filter through the public API, with the whole runtime, on each engine."""
+"""This host: the filter through the public API, with the whole runtime, on each engine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from proxywasm_host import Host, Plugin
 
 
 def chain(host: Host, filters: int) -> list[Plugin]:
-    """So many header filters, each in a VM of its own."""
+    """So many header filters, each in a separate VM."""
     code = header_filter()
     return [host.load_plugin(code, name=f"f{i}", vm_id=f"{i}") for i in range(filters)]
 
 
 def one_request(host: Host, plugins: list[Plugin]) -> tuple[HeaderList, HeaderList]:
-    """Send it through; the headers that upstream and client get."""
+    """Send the work through, and return the headers for upstream and for the client."""
     stream = host.http_stream(plugins)
     request: list[Any] = stream.request_headers(REQUEST, True)
     response: list[Any] = stream.response_headers(RESPONSE, True)
@@ -35,7 +35,7 @@ def proxywasm(engine: str, filters: int = 1) -> Iterator[InProcess]:
 
 @contextmanager
 def in_python(engine: str) -> Iterator[InProcess]:
-    """The filter in Python, packed."""
+    """The packed filter in Python."""
     with Host(engine) as host:
         plugins = [host.load_plugin(packed(HERE / "header_filter.py"), name="header_filter")]
         yield InProcess(lambda: one_request(host, plugins))

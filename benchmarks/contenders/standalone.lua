@@ -1,4 +1,4 @@
--- LuaJIT alone, told what to do as `line_protocol.py` says:  luajit standalone.lua  in the folder of the plugin.
+-- LuaJIT alone, controlled as `line_protocol.py` describes:  luajit standalone.lua  in the folder of the plugin.
 local ffi = require "ffi"
 ffi.cdef [[
   typedef struct { long seconds; long nanoseconds; } timespec;

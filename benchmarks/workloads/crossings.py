@@ -1,4 +1,4 @@
-"""Calls between host and guest as the engine offers them: no ABI, no runtime."""
+"""Calls between host and guest through the engine's own interface, without ABI and runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole requests through real filters: those of ``tests/filters``, made with the SDKs that people use."""
+"""Whole requests through real filters: those of ``tests/filters``, built with common SDKs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def headers(engine: str, filter: str) -> Iterator[InProcess]:
 
 @contextmanager
 def rewrite(engine: str, filter: str) -> Iterator[InProcess]:
-    """A JSON document of a kilobyte gets another member."""
+    """Add a member to a JSON document of a kilobyte."""
     body = json.dumps(DOCUMENT).encode()
     with Host(engine, services=Services(log=Silent())) as host:
         plugins = [host.load_plugin(code(filter), name="json")]

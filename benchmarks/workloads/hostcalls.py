@@ -1,4 +1,4 @@
-"""Hostcalls by kind, through marshaller and runtime: so many of one kind in one callback."""
+"""Hostcalls through marshaller and runtime, many of one kind in one callback."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MAP = MapType.REQUEST_HEADERS
 BODY = b"x" * 100
 
 Call = tuple[Any, ...]
-"""Name of a hostcall, and its inputs."""
+"""The name of a hostcall, and its inputs."""
 
-METRIC = f"(i32.load (i32.const {NUMBER}))"  # the number that defining it has written there
+METRIC = f"(i32.load (i32.const {NUMBER}))"  # the number that the definition has written there
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the filter repeats, and what it does once before that, when it is configured."""
+    """The hostcalls that the filter repeats, and those that it makes once, when it is configured."""
 
     again: Sequence[Call]
     once: Sequence[Call] = ()
@@ -41,7 +41,7 @@ class Kind:
 
 
 def _shared(shared: str) -> dict[str, Kind]:
-    """Shared data and a counter where they are not in this process."""
+    """Kinds for shared data and a counter that are outside of this process."""
     where = {"processes": "between processes", "redis": "in Redis"}[shared]
     return {
         f"{name}, {where}": replace(KINDS[name], shared=shared)
@@ -79,7 +79,7 @@ KINDS |= _shared("processes") | _shared("redis")
 
 @contextmanager
 def services(shared: str) -> Iterator[Services]:
-    """Services that are shared so, with nothing in them."""
+    """Empty services, shared in this way."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="proxywasm-")))
         if shared == "redis":

@@ -1,4 +1,4 @@
-"""From a module's bytes to a plugin that serves."""
+"""The steps from a module's bytes to a running plugin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support import code
 
 @cache
 def largest() -> bytes:
-    """A Go filter of 6.5 MB from production: Higress's transformer."""
+    """A production filter in Go of 6.5 MB: Higress's transformer."""
     spec = importlib.util.find_spec("gpustack_higress_plugins")
     assert spec is not None
     assert spec.origin is not None
@@ -29,7 +29,7 @@ def largest() -> bytes:
 
 @dataclass(frozen=True)
 class Sample:
-    """A filter to be loaded."""
+    """A filter to load."""
 
     code: Callable[[], bytes]
     configuration: str = ""
@@ -51,7 +51,7 @@ def compile(engine: str, sample: Sample) -> Iterator[InProcess]:
 
 @contextmanager
 def load_from_cache(engine: str, sample: Sample) -> Iterator[InProcess]:
-    """The compiled module is read from the disk, by a cache that has nothing in memory."""
+    """Read the compiled module from the disk, through a cache with nothing in memory."""
     ready, filter = open_engine(engine), sample.code()
     folder = default_directory() or CACHE / "modules"
     ModuleCache(folder).load(ready, filter)
@@ -62,7 +62,7 @@ def load_from_cache(engine: str, sample: Sample) -> Iterator[InProcess]:
 
 @contextmanager
 def instantiate(engine: str, sample: Sample) -> Iterator[InProcess]:
-    """A plugin is loaded from compiled code in memory, started, configured and closed."""
+    """Load a plugin from compiled code in memory, start, configure and close it."""
     filter = sample.code()
     with Host(engine, services=Services(log=Silent())) as host:
 

@@ -1,4 +1,4 @@
-"""Whole requests through a filter that does one thing."""
+"""Whole requests through a filter with a single task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from proxywasm_host.runtime.effects import HttpCall, HttpCallReply, RequestBody,
 
 MAP = MapType.REQUEST_HEADERS
 VALUE_AT, SIZE_AT = f"(i32.load (i32.const {VALUE}))", f"(i32.load (i32.const {SIZE}))"
-CONTEXT = 12  # where a filter remembers its context
+CONTEXT = 12  # where a filter stores its context
 
 KIB = 1024
 CLUSTER = b"cluster"
@@ -36,7 +36,7 @@ def named(count: int) -> HeaderList:
 def streams(
     engine: str, wat: Wat, exchange: Callable[[Host, Any], Any], check: Callable[[Any], bool]
 ) -> Iterator[InProcess]:
-    """A stream for each call of `exchange`, whose result must pass `check`."""
+    """Call `exchange` with a new stream each time; its result must pass `check`."""
     with Host(engine, services=Services(log=Silent(), clusters={CLUSTER.decode()})) as host:
         plugins = [host.load_plugin(wat.module(), name="filter")]
 
@@ -52,7 +52,7 @@ def streams(
 
 
 def sent(headers: HeaderList) -> Callable[[Host, Any], Any]:
-    """An exchange of request headers alone."""
+    """Exchange only request headers."""
 
     def exchange(host: Host, stream: Any) -> Any:
         return stream.request_headers(headers, True)
@@ -62,7 +62,7 @@ def sent(headers: HeaderList) -> Callable[[Host, Any], Any]:
 
 @contextmanager
 def no_filter(engine: str) -> Iterator[InProcess]:
-    """The headers of a request and of its response, through a chain of no plugins."""
+    """Send the headers of a request and of its response through a chain without plugins."""
     with Host(engine) as host:
 
         def request() -> tuple[HeaderList, HeaderList]:
@@ -73,7 +73,7 @@ def no_filter(engine: str) -> Iterator[InProcess]:
 
 
 def reads_and_writes(engine: str) -> Any:
-    """20 headers, each read and replaced."""
+    """Read and replace each of 20 headers."""
     headers, wat = named(20), Wat()
     names = [name for name, _ in headers]
     wat.callback(
@@ -90,7 +90,7 @@ def reads_and_writes(engine: str) -> Any:
 
 
 def pairs(engine: str, count: int) -> Any:
-    """All headers read at once, and set again."""
+    """Read all headers at once, and set them again."""
     headers, wat = named(count), Wat()
     wat.callback(
         "proxy_on_request_headers",
@@ -106,7 +106,7 @@ def pairs(engine: str, count: int) -> Any:
 
 
 def body(engine: str, size: int) -> Any:
-    """A body in one chunk, read and replaced by itself."""
+    """Read a body of one chunk, and replace it by itself."""
     data, wat = bytes(range(256)) * (size // 256), Wat(pages=2 + 2 * size // 65536)
     buffer = BufferType.HTTP_REQUEST_BODY
     wat.callback("proxy_on_request_headers")
@@ -142,7 +142,7 @@ def local_response(engine: str) -> Any:
 
 
 def callout(engine: str) -> Any:
-    """The request waits for a callout that is answered at once; what a client for it costs is not in this."""
+    """Hold the request for a callout that is answered at once, without the cost of a client."""
     wat = Wat()
     headers = encode([(b":method", b"GET"), (b":path", b"/"), (b":authority", CLUSTER)])
     wat.callback(
@@ -169,11 +169,11 @@ def callout(engine: str) -> Any:
 BODIES = {"1 KiB": KIB, "64 KiB": 64 * KIB, "1 MiB": KIB * KIB}
 
 WORKLOADS = (
-    Workload("request", "no filter", "what a stream costs by itself", no_filter),
+    Workload("request", "no filter", "the cost of a stream alone", no_filter),
     Workload("request", "header filter", "7 hostcalls, 6 callbacks, 3 allocations, see `header_filter.wat`", proxywasm),
     Workload("request", "20 headers read and replaced", "40 hostcalls, one by one", reads_and_writes),
     *(
-        Workload("request", f"pairs of {count} headers", "all read and set again, at once", partial(pairs, count=count))
+        Workload("request", f"pairs of {count} headers", "all read and set at once", partial(pairs, count=count))
         for count in (20, 100)
     ),
     Workload("request", "local response", "403 with a header and a body", local_response),

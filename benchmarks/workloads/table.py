@@ -1,4 +1,4 @@
-"""Every workload by name: one thing that hosts do, to be timed on each engine."""
+"""All workloads: the tasks of hosts that are timed on each engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters that do exactly one thing, written as WebAssembly text; signatures come from the table of the ABI."""
+"""Filters with exactly one task, in WebAssembly text; signatures come from the table of the ABI."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import wasmtime
 from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, Kind
 
 PAGE = 65536
-VALUE, SIZE, NUMBER = 0, 4, 8  # where hostcalls write results: address and size of bytes, or a number
+VALUE, SIZE, NUMBER = 0, 4, 8  # where hostcalls write results: the address and size of bytes, or a number
 DATA = 64  # where the text of the filter begins
-HEAP = 16384  # where its allocator begins; it begins there again when the memory is used up
+HEAP = 16384  # where its allocator begins, again and again when the memory is used up
 
 
 class Wat:
-    """A filter in the making. A hostcall of it that is refused traps, so that what is timed is what was meant."""
+    """A filter under construction. A refused hostcall traps, so that no failed call is timed."""
 
     def __init__(self, pages: int = 2) -> None:
         self.pages = pages
@@ -23,7 +23,7 @@ class Wat:
         self.callbacks: set[str] = set()
 
     def call(self, name: str, *arguments: int | bytes | str) -> str:
-        """The instructions that call a hostcall. `arguments` are its inputs: numbers, bytes, or instructions."""
+        """The instructions to make a hostcall. `arguments` are its inputs: numbers, bytes, or instructions."""
         row = next(row for row in HOSTCALLS if row.name == name)
         self.imports[name] = f'(import "env" "{name}" (func ${name} (param {" ".join(row.types)}) (result i32)))'
         given, words = iter(arguments), []
@@ -43,7 +43,7 @@ class Wat:
         return f"(if (call ${name} {' '.join(pushed)}) (then unreachable))"
 
     def text(self, value: bytes) -> list[int]:
-        """Put `value` into the guest's memory; its address and size."""
+        """Put `value` into the guest's memory, and return its address and size."""
         address = self.free
         self.free += len(value) + 8
         assert self.free < HEAP
@@ -52,7 +52,7 @@ class Wat:
         return [address, len(value)]
 
     def callback(self, name: str, *instructions: str, times: int = 1, returns: int = 0) -> None:
-        """What the filter does in a callback, so many times; what it returns."""
+        """Add a callback that repeats `instructions`, and returns `returns`."""
         row = next(row for row in reversed(CALLBACKS) if row.name == name)
         self.callbacks.add(name)
         body = "\n".join(instructions)
@@ -65,7 +65,7 @@ class Wat:
         self.parts.append(f'(func (export "{name}") {parameters} {result} (local $left i32) {body} {value})')
 
     def module(self) -> bytes:
-        """The filter's code."""
+        """The compiled filter."""
         for name, accepts in ("proxy_on_vm_start", 1), ("proxy_on_configure", 1), ("proxy_on_done", 1):
             if name not in self.callbacks:
                 self.callback(name, returns=accepts)

@@ -1,4 +1,4 @@
-"""What a workload is."""
+"""The type of workloads."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Open = Callable[[str], AbstractContextManager[InProcess]]
 
 @dataclass(frozen=True)
 class Workload:
-    """One thing that hosts do.
+    """A task of hosts.
 
-    `open` makes it ready on the engine of that name, does it once and checks what came of it.
+    `open` prepares it on the engine of that name, performs it once, and checks the result.
     """
 
     group: str
@@ -26,7 +26,7 @@ class Workload:
 
 
 class Silent:
-    """A log sink that takes everything and keeps nothing."""
+    """A log sink that discards everything."""
 
     level = 0
 

@@ -1,6 +1,6 @@
-//! The baseline: what the header filter costs in a Rust embedding of Wasmtime, with no Python anywhere.
+//! The baseline: the header filter in a Rust embedding of Wasmtime, without Python.
 //!
-//! As bare as it can be: no status checks, no contexts, no limits. Told what to do as `contenders/line_protocol.py` says.
+//! It is as bare as possible: no status checks, no contexts, no limits. `contenders/line_protocol.py` controls it.
 use std::io::{BufRead, Write};
 use wasmtime::*;
 
@@ -19,7 +19,7 @@ unsafe extern "C" {
 /// Processor time of this thread.
 fn nanoseconds() -> i64 {
     let mut now = Timespec { seconds: 0, nanoseconds: 0 };
-    // SAFETY: it fills in what it is given, which has the layout of 64-bit Linux.
+    // SAFETY: the call only writes to `now`, which has the layout of 64-bit Linux.
     unsafe { clock_gettime(CLOCK_THREAD_CPUTIME_ID, &mut now) };
     now.seconds * 1_000_000_000 + now.nanoseconds
 }
@@ -30,7 +30,7 @@ const REQUEST: [(&str, &str); 5] =
     [(":path", "/"), (":method", "GET"), (":authority", "localhost"), ("user-agent", "curl/8"), ("accept", "*/*")];
 const RESPONSE: [(&str, &str); 3] = [(":status", "200"), ("server", "x"), ("content-type", "text/plain")];
 
-/// `maps` by the ABI's numbers: 0 is of the request, 2 of the response.
+/// `maps` by the ABI's numbers: 0 is for the request, 2 for the response.
 struct Host {
     maps: [HeaderMap; 3],
     allocate: Option<TypedFunc<i32, i32>>,

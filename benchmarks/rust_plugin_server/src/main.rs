@@ -1,9 +1,9 @@
-//! A plugin server that speaks Kong's ProtoBuf:1, as Kong's PDK for Go does: it stands in for that, and does nothing
-//! but the work of the benchmarks, so that a server with a real PDK cannot be faster.
+//! A plugin server with Kong's protocol ProtoBuf:1, a stand-in for Kong's PDK for Go. It does only the work of the
+//! benchmarks, so that a server with a real PDK cannot be faster.
 //!
-//! A frame is a size (32 bits, little endian) and so many bytes. Kong sends a call; to an event the server answers with
-//! pairs of frames, a function of the PDK and its argument, each answered by a frame with the result; then comes an
-//! empty frame, and the return.
+//! A frame is a size (32 bits, little endian) and as many bytes. Kong sends a call. The server answers an event with
+//! pairs of frames, the name and the argument of a PDK function, and Kong answers each pair with a frame for the
+//! result. At the end the server sends an empty frame, and the return value.
 use std::io::{Read, Result, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -48,7 +48,7 @@ fn read_varint(data: &mut &[u8]) -> u64 {
     }
 }
 
-/// The fields of a message that holds only varints and what has a length.
+/// The fields of a message that contains only varints and length-delimited values.
 fn fields(mut data: &[u8]) -> Vec<(u64, Value<'_>)> {
     let mut found = Vec::new();
     while !data.is_empty() {
@@ -72,7 +72,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// Add a frame to what is sent next.
+    /// Add a frame to the pending output.
     fn put(&mut self, data: &[u8]) {
         self.out.extend_from_slice(&(data.len() as u32).to_le_bytes());
         self.out.extend_from_slice(data);
@@ -111,7 +111,7 @@ impl Connection {
         self.call("kong.response.set_header", &pair("server", "hello"))
     }
 
-    /// Answer calls until Kong hangs up.
+    /// Answer calls until Kong closes the connection.
     fn serve(&mut self) -> Result<()> {
         loop {
             self.receive()?;

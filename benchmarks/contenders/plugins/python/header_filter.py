@@ -1,4 +1,4 @@
-"""The work as a plugin for Kong's plugin server in Python."""
+"""The work as a plugin of Kong's plugin server in Python."""
 
 version = "1.0.0"
 priority = 1000
