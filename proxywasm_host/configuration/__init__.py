@@ -1,9 +1,9 @@
-"""Reads configurations of other hosts unchanged: `translate` recognises them, and converts them to ``serve``'s form.
+"""Reads configurations of other hosts: `translate` recognises them, and converts them to ``serve``'s form.
 
-``envoy`` is Envoy's bootstrap or listener, ``kubernetes`` WasmPlugin (Istio, Higress), TrafficExtension,
-EnvoyExtensionPolicy and MeshProxyPatch, ``nginx`` ngx_wasm_module's directives, ``apisix`` wasm plugins. Each puts the
-settings that it understands into `Own`. Any other setting is an error with its line (`Node`), or one warning if it is
-safe to leave out.
+``envoy`` reads Envoy's bootstrap or listener; ``kubernetes`` WasmPlugin (Istio, Higress), TrafficExtension,
+EnvoyExtensionPolicy and MeshProxyPatch; ``nginx`` ngx_wasm_module's directives; ``apisix`` its Wasm plugins. Each puts
+the settings that it understands into `Own`. Any other setting is an error with its line (`Node`), or a warning if it
+is safe to ignore.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ __all__ = ["Translated", "of_nginx", "translate"]
 
 logger = logging.getLogger("proxywasm_host.configuration")
 Translated = tuple[dict[str, Any], Mapping[Key, int]]
-"""The own form, and in which line of the file each of its parts begins."""
+"""The own form, and the line of the file in which each of its parts begins."""
 
 
 def translate(file: Path, documents: Sequence[tuple[Any, Mapping[Key, int]]]) -> Translated | None:
-    """The own form of a file's documents; ``None`` if they are not of another host. Raises: ConfigError."""
+    """The own form of a file's documents; ``None`` if they are not for another host. Raises: ConfigError."""
     read = [Document(file, data, lines) for data, lines in documents if data is not None]
     own = Own()
     kinds = [kubernetes.kind_of(each.data) for each in read]
     if any(kinds):
         others = [each for each, kind in zip(read, kinds, strict=True) if kind is None]
         for each in others:
-            each.root.warn("this resource has nothing to do with filters that proxywasm knows")
+            each.root.warn("this resource does not configure filters that proxywasm supports")
         kubernetes.put([each for each, kind in zip(read, kinds, strict=True) if kind is not None], own)
     elif any(apisix.fits(each.data) for each in read):
         apisix.put(read, own)
@@ -45,7 +45,7 @@ def translate(file: Path, documents: Sequence[tuple[Any, Mapping[Key, int]]]) ->
 
 
 def of_nginx(file: Path, text: str) -> Translated | None:
-    """The own form of a file of nginx's; ``None`` if it is not one. Raises: ConfigError."""
+    """The own form of an nginx configuration; ``None`` if the text is not one. Raises: ConfigError."""
     if not nginx.fits(text):
         return None
     own = Own()

@@ -1,9 +1,9 @@
-"""APISIX: ``wasm.plugins`` of its ``config.yaml``, and the routes and global rules of its ``apisix.yaml``.
+"""Reads APISIX: ``wasm.plugins`` of its ``config.yaml``, and the routes and global rules of its ``apisix.yaml``.
 
 One file may have both, in one document or two. The route or rule that uses a plugin has its configuration (``conf``).
 Plugins of the phase ``rewrite`` come before those of ``access``; in each phase the highest priority is first. Routes
-with a host are tried before others, whole paths before prefixes, and longer prefixes before shorter ones. Source:
-APISIX's ``apisix/wasm.lua`` and ``apisix/plugin.lua``, and its documentation of radix trees.
+with a host are tried before others, whole paths before prefixes, and longer prefixes before shorter ones.
+Source: APISIX's ``apisix/wasm.lua`` and ``apisix/plugin.lua``, and its documentation of radix trees.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["fits", "put"]
 
 OURS = "serve has its own"
 Plugins = dict[str, tuple[int, int, dict[str, Any]]]
-"""By name: the phase, 0 is the first; the priority; a filter of the own form."""
+"""By name: the phase (0 is the first), the priority, and the filter in the own form."""
 
 
 def fits(data: Any) -> bool:
-    """Whether a document is one of APISIX."""
+    """Whether a document is APISIX's."""
     if not isinstance(data, dict):
         return False
     wasm = data.get("wasm")
@@ -74,13 +74,13 @@ def put(documents: list[Document], own: Own) -> None:
         for route, _, each in sorted(routes, key=lambda one: _precedence(*one[:2])):
             own.add(route, each, "routes")
         root.done()
-    if not used:  # a config.yaml alone: plugins as they are
+    if not used:  # a config.yaml alone: all of its plugins
         for _, _, made in sorted(plugins.values(), key=lambda each: (each[0], -each[1])):
             own.add(made, documents[0].root, "filters")
 
 
 def _precedence(route: dict[str, Any], priority: int) -> tuple[bool, bool, int, int]:
-    """What comes first is tried first."""
+    """The sort key of a route: the least one is tried first."""
     path = route.get("path", route.get("prefix", ""))
     return "hosts" not in route, "path" not in route, -len(path), -priority
 
@@ -111,7 +111,7 @@ def _chain(node: Node, plugins: Plugins) -> list[tuple[dict[str, Any], Node]]:
 def _routes(
     node: Node, number: int, upstreams: dict[str, Node], plugins: Plugins, own: Own
 ) -> list[tuple[dict[str, Any], int, Node]]:
-    """A route for each of its paths, and its priority among those of the same path."""
+    """A route for each path of a node, with its priority among routes with the same path."""
     name = node.take("id").text() or node.take("name").text()
     node.drop("name", "desc", "labels")
     disabled = node.take("status").number(1) == 0

@@ -1,4 +1,4 @@
-"""Envoy's bootstrap, or one of its listeners, as far as a reverse proxy needs it."""
+"""Reads Envoy's bootstrap, or one of its listeners, as far as a reverse proxy needs it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OF_ROUTER = """
 
 
 def fits(data: Any) -> bool:
-    """Whether it is a bootstrap, a listener, or a list of resources with listeners."""
+    """Whether a document is a bootstrap, a listener, or a list of resources with listeners."""
     if not isinstance(data, dict):
         return False
     return any(
@@ -56,7 +56,7 @@ def bootstrap(root: Node, own: Own) -> None:
         root.done()
         return
     if root.has("dynamic_resources"):
-        root.take("dynamic_resources").wrong("proxywasm asks no control plane: write static_resources")
+        root.take("dynamic_resources").wrong("proxywasm uses no control plane: write static_resources")
     resources = root.take("static_resources")
     listeners = resources.take("listeners").each()
     if not listeners:
@@ -100,11 +100,11 @@ def bootstrap(root: Node, own: Own) -> None:
 
 
 def listener(node: Node, own: Own) -> None:
-    """A listener: its address, TLS, and its HTTP connection manager, or network filters and a TCP proxy."""
+    """Convert a listener: its address, TLS, and its HTTP connection manager, or network filters and a TCP proxy."""
     at = address(node)
     chains = node.take("filter_chains").each()
     if len(chains) != 1:
-        node.wrong(f"a listener of serve has one filter chain, and this one has {len(chains)}: leave one")
+        node.wrong(f"a listener of serve has one filter chain, and this one has {len(chains)}: keep one")
     for chain in chains[:1]:
         socket = chain.take("transport_socket")
         tls = server_tls(socket) if socket else None
@@ -117,15 +117,15 @@ def listener(node: Node, own: Own) -> None:
             each.drop("name")
             kind = str((config.value or {}).get("@type", "")).rpartition("/")[2]
             if last:
-                each.wrong(f"comes after {last.rpartition('.')[2]}, which lets nothing past")
+                each.wrong(f"comes after {last.rpartition('.')[2]}, which ends the chain")
             elif plugin is not None:
                 filters.append(filter_of(plugin))
             elif kind == MANAGER:
                 last = kind
                 if filters:
-                    each.wrong("network filters before HTTP are not known here: they go before a TcpProxy")
+                    each.wrong("network filters before HTTP are not supported here, only before a TcpProxy")
                 elif "listen" in own.data:
-                    each.wrong("serve has one listener for HTTP, and this file has several: leave one")
+                    each.wrong("serve has one listener for HTTP, and this file has several: keep one")
                 config.take("@type")
                 own.put(at, node, "listen")
                 own.put(tls, socket, "tls")
@@ -137,7 +137,7 @@ def listener(node: Node, own: Own) -> None:
                 own.data.setdefault("upstreams", {}).setdefault(said["upstream"], {})
             else:
                 what = kind or each.value
-                each.wrong(f"the network filter {what!r} is not known: HttpConnectionManager, Wasm and TcpProxy are")
+                each.wrong(f"the network filter {what!r} is not supported: HttpConnectionManager, Wasm, TcpProxy are")
             each.done()
         if not last:
             chain.wrong("has neither an HttpConnectionManager nor a TcpProxy")
@@ -174,7 +174,7 @@ def tcp_proxy(node: Node) -> dict[str, Any]:
 
 
 def without_http(upstream: dict[str, Any]) -> dict[str, Any]:
-    """The same, for what is not HTTP."""
+    """An upstream with the schemes of TCP instead of HTTP."""
 
     def renamed(url: str) -> str:
         scheme, _, rest = url.partition("://")
@@ -189,7 +189,7 @@ def without_http(upstream: dict[str, Any]) -> dict[str, Any]:
 
 
 def manager(node: Node, own: Own) -> None:
-    """An HTTP connection manager: routes and filters."""
+    """Convert an HTTP connection manager: routes and filters."""
     filters = node.take("http_filters").each()
     for each in filters:
         plugin = plugin_of(each)
@@ -210,7 +210,7 @@ def manager(node: Node, own: Own) -> None:
             )
         each.done()
     if node.has("rds"):
-        node.take("rds").wrong("proxywasm asks no control plane: write route_config")
+        node.take("rds").wrong("proxywasm uses no control plane: write route_config")
     routes(node.take("route_config"), own)
     own.put(node.take("stream_idle_timeout").seconds(), node, "stream_idle_timeout")
     forwarded = {
@@ -224,7 +224,7 @@ def manager(node: Node, own: Own) -> None:
 
 
 def routes(config: Node, own: Own) -> None:
-    """A route table, as routes of serve: a virtual host's for each of its domains, in the order of precedence."""
+    """Convert a route table to routes of serve: those of each virtual host, in the order of its domains' precedence."""
     named = []
     for host in config.take("virtual_hosts").each():
         domains = dict.fromkeys(_without_port(each.text()) for each in host.take("domains").each())
@@ -344,7 +344,7 @@ def redirect(node: Node) -> dict[str, Any]:
 
 
 def cluster(node: Node) -> tuple[str, dict[str, Any]]:
-    """A cluster: its name, and an upstream of the own form."""
+    """The name of a cluster, and its upstream in the own form."""
     name = node.take("name").text()
     made: dict[str, Any] = {"connect_timeout": node.take("connect_timeout").seconds()}
     tls = node.take("transport_socket")
@@ -358,11 +358,11 @@ def cluster(node: Node) -> tuple[str, dict[str, Any]]:
             endpoint = each.take("endpoint")
             url = f"{scheme}://{address(endpoint)}"
             servers.append({"url": url, "weight": each.take("load_balancing_weight").number(1)})
-            endpoint.ignore("servers are watched by their answers", "health_check_config", "hostname")
+            endpoint.ignore("servers are judged by their answers", "health_check_config", "hostname")
             each.ignore(OURS, "health_status", "metadata")
             endpoint.done()
             each.done()
-        locality.ignore("all servers are alike", "locality", "priority", "load_balancing_weight")
+        locality.ignore("all servers are treated alike", "locality", "priority", "load_balancing_weight")
         locality.done()
     assignment.drop("cluster_name")
     assignment.done()
@@ -386,7 +386,7 @@ def cluster(node: Node) -> tuple[str, dict[str, Any]]:
             "max_ejection_percent": outliers.take("max_ejection_percent").number(10),
         }
         outliers.ignore(
-            "servers are ejected by what comes in a row",
+            "only consecutive errors eject a server",
             "interval",
             "success_rate_minimum_hosts",
             "enforcing_consecutive_5xx",
@@ -407,7 +407,7 @@ def cluster(node: Node) -> tuple[str, dict[str, Any]]:
         "respect_dns_ttl",
         "dns_refresh_rate",
     )
-    node.ignore("servers are watched by their answers", "health_checks")
+    node.ignore("servers are judged by their answers", "health_checks")
     node.ignore(
         OURS,
         "alt_stat_name",
@@ -422,7 +422,7 @@ def cluster(node: Node) -> tuple[str, dict[str, Any]]:
 
 
 def protocol(node: Node) -> bool:
-    """Whether a cluster speaks HTTP/2."""
+    """Whether a cluster uses HTTP/2."""
     http2 = node.has("http2_protocol_options")
     _without_options(node)
     for kind, options in node.take("typed_extension_protocol_options").entries():
@@ -440,7 +440,7 @@ def protocol(node: Node) -> bool:
 
 
 def _without_options(node: Node) -> None:
-    """Take the options of HTTP/1 and HTTP/2, beside the choice between the two."""
+    """Take the options of HTTP/1 and HTTP/2, which have no effect beyond the choice between the two."""
     for key in ("http_protocol_options", "http2_protocol_options"):
         options = node.take(key)
         if options.value:
@@ -448,7 +448,7 @@ def _without_options(node: Node) -> None:
 
 
 def callable_cluster(said: dict[str, Any]) -> dict[str, Any]:
-    """The same, for filters that call it: its first server."""
+    """An upstream as a cluster that filters can call: its first server."""
     url = said.get("url") or (said["servers"][0]["url"] if "servers" in said else "")
     made = {"url": url, "connect_timeout": said.get("connect_timeout"), "http2": said.get("protocol") == "http2"}
     tls = {key: value for key, value in said.get("tls", {}).items() if key != "server_name"}
@@ -482,7 +482,7 @@ def files(nodes: Iterable[Node]) -> str:
 
 
 def server_tls(socket: Node) -> dict[str, Any]:
-    """TLS towards clients."""
+    """The TLS settings towards clients."""
     config, common, validation = _tls(socket)
     made = certificate(common)
     if config.take("require_client_certificate").flag():
@@ -492,20 +492,20 @@ def server_tls(socket: Node) -> dict[str, Any]:
 
 
 def upstream_tls(socket: Node) -> dict[str, Any]:
-    """TLS towards a server. Without authorities Envoy checks nothing."""
+    """The TLS settings towards a server. Without authorities, Envoy does not check its certificate."""
     config, common, validation = _tls(socket)
     made: dict[str, Any] = {"server_name": config.take("sni").text()} | certificate(common)
     made["ca"] = files([validation.take("trusted_ca")])
     validation.ignore(
-        "the name that is asked for is checked", "match_typed_subject_alt_names", "match_subject_alt_names"
+        "the requested name is checked", "match_typed_subject_alt_names", "match_subject_alt_names"
     )
-    common.ignore("the upstream's protocol says it", "alpn_protocols")
+    common.ignore("the upstream's protocol decides it", "alpn_protocols")
     found = _all_taken(made, socket, config, common, validation)
     return found if "ca" in found else found | {"verify": False}
 
 
 def _tls(socket: Node) -> tuple[Node, Node, Node]:
-    """The parts of a transport socket: its configuration, what both sides have in common, and whom it trusts."""
+    """The parts of a transport socket: its configuration, the common TLS context, and the validation context."""
     socket.drop("name")
     config = socket.take("typed_config")
     config.drop("@type")
@@ -515,7 +515,7 @@ def _tls(socket: Node) -> tuple[Node, Node, Node]:
 
 
 def _all_taken(made: dict[str, Any], *nodes: Node) -> dict[str, Any]:
-    """`made` without empty values, once the nodes have nothing left that was not taken."""
+    """`made` without empty values. Reports keys of the nodes that were not taken."""
     for each in nodes:
         each.done()
     return {key: value for key, value in made.items() if value}

@@ -1,4 +1,4 @@
-"""Which of several servers, or virtual hosts, a request is for: the order in which Envoy and nginx try their names."""
+"""The order in which Envoy and nginx try the names of servers, or virtual hosts, to find the one for a request."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Of = TypeVar("Of")
 
 
 def most_specific_first(named: Iterable[tuple[Of, Sequence[str]]]) -> list[tuple[Of, list[str]]]:
-    """What the names are of, with its names in the order of precedence: whole ones, the longest wildcards, ``*``.
+    """The servers with their names in the order of precedence: whole names, the longest wildcards, ``*``.
 
-    What has names of several kinds is there several times.
+    A server with names of several kinds may appear several times.
     """
     pairs = [(of, name) for of, names in named for name in names]
     ordered = sorted(pairs, key=lambda pair: _rank(pair[1]))

@@ -1,6 +1,6 @@
-"""Kubernetes resources that describe filters: of Istio, Higress, Envoy Gateway and Kuma.
+"""Reads Kubernetes resources that describe filters: of Istio, Higress, Envoy Gateway and Kuma.
 
-They name no upstreams: the command line or our own form gives these.
+They name no upstreams; the command line or our own form does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KINDS = ("WasmPlugin", "TrafficExtension", "EnvoyExtensionPolicy", "MeshProxyPat
 
 
 def kind_of(data: Any) -> str | None:
-    """Which of these kinds a document is."""
+    """The kind of a document; ``None`` if it is not one of `KINDS`."""
     if not isinstance(data, dict):
         return None
     kind = data.get("kind") if "apiVersion" in data else data.get("type")
@@ -99,7 +99,7 @@ def _istio(
 
 
 def _rules(spec: Node, made: dict[str, Any]) -> None:
-    """Higress's: a configuration for some requests; the first rule that fits counts."""
+    """Convert Higress's rules: configurations for some requests, of which the first that matches counts."""
     rules = []
     for each in spec.take("matchRules").each():
         given = {
@@ -108,7 +108,7 @@ def _rules(spec: Node, made: dict[str, Any]) -> None:
             "clusters": [item.text() for item in each.take("service").each()],
         }
         given = {key: value for key, value in given.items() if value}
-        for one, names in (given or {"": []}).items():  # any of them fits, where those of a rule here all have to
+        for one, names in (given or {"": []}).items():  # one match is enough there; a rule here needs all
             rule: dict[str, Any] = {one: names} if one else {}
             if each.take("configDisable").flag():
                 rule["disabled"] = True
@@ -116,7 +116,7 @@ def _rules(spec: Node, made: dict[str, Any]) -> None:
                 rule["configuration"] = each.take("config").value or {}
             rules.append(rule)
         each.drop("config")
-        each.ignore("routes are one kind here", "routeType")
+        each.ignore("there is one kind of routes here", "routeType")
         each.done()
     if spec.has("defaultConfig"):
         made["configuration"] = spec.take("defaultConfig").value
@@ -127,7 +127,7 @@ def _rules(spec: Node, made: dict[str, Any]) -> None:
 
 
 def _url(url: Node) -> str:
-    """The place of the module: a path, a URL, or without a scheme an image."""
+    """The location of the module: a path, a URL, or (without a scheme) an image."""
     text = url.text()
     if not text:
         url.wrong("is missing: it says where the module is")
@@ -160,7 +160,7 @@ def _gateway(spec: Node, name: str) -> list[tuple[dict[str, Any], Node]]:
         source.ignore("see `modules`", "tls", "pullSecretRef")
         url = source.take("url").text()
         if not url:
-            code.wrong("says neither http.url nor image.url")
+            code.wrong("has neither http.url nor image.url")
         made = {
             "file": url if "://" in url else f"oci://{url}",
             "sha256": source.take("sha256").text(),
@@ -183,7 +183,7 @@ def _gateway(spec: Node, name: str) -> list[tuple[dict[str, Any], Node]]:
 
 
 def _kuma(spec: Node) -> list[tuple[dict[str, Any], Node]]:
-    """Patches that add a Wasm filter of HTTP; in their order, first ones first."""
+    """The filters of patches that add a Wasm filter for HTTP, in the order of the chain."""
     first: list[tuple[dict[str, Any], Node]] = []
     last: list[tuple[dict[str, Any], Node]] = []
     default = spec.take("default")
@@ -198,7 +198,7 @@ def _kuma(spec: Node) -> list[tuple[dict[str, Any], Node]]:
             plugin = plugin_of(filter) if filter is not None else None
             if operation not in ("AddFirst", "AddLast", "AddBefore", "AddAfter"):
                 patch.wrong(
-                    f"the operation {operation!r} is on filters that are not here; AddFirst and AddLast are known"
+                    f"the operation {operation!r} needs filters that are not here; AddFirst and AddLast are supported"
                 )
             elif plugin is None:
                 patch.take("value").wrong("is not Envoy's Wasm filter")
@@ -214,7 +214,7 @@ def _kuma(spec: Node) -> list[tuple[dict[str, Any], Node]]:
 
 
 def _written(value: Node) -> Node | None:
-    """A filter that is written in YAML within YAML."""
+    """A filter that is written as YAML within YAML; ``None`` if it is missing or not YAML."""
     if not isinstance(value.value, str):
         return value or None
     try:

@@ -1,4 +1,4 @@
-"""nginx with ngx_wasm_module: ``wasm { module … }``, and ``proxy_wasm`` in http, server and location."""
+"""Reads nginx with ngx_wasm_module: ``wasm { module … }``, and ``proxy_wasm`` in http, server and location."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ SERVING = """
 """.split()  # noqa: SIM905 - words
 PROXY_WASM = {
     "proxy_wasm_request_headers_in_access": "no phase of nginx comes before the filters",
-    "proxy_wasm_lua_resolver": "names are resolved as the system does",
-    "proxy_wasm_log_dispatch_errors": "a callout that fails is told to the filter alone",
-    "resolver_add": "names are resolved as the system does: put it into /etc/hosts",
-    "wasm_response_body_buffers": "what filters may hold back of a body is `buffer_limit`",
+    "proxy_wasm_lua_resolver": "names are resolved by the system",
+    "proxy_wasm_log_dispatch_errors": "only the filter is informed of a failed callout",
+    "resolver_add": "names are resolved by the system: put it into /etc/hosts",
+    "wasm_response_body_buffers": "`buffer_limit` limits how much of a body filters may hold",
     "wasm_socket_": "buffers and sockets of callouts are the client's own",
 }
-"""Directives beside ``proxy_wasm`` that have no effect here, and why."""
+"""Directives next to ``proxy_wasm`` that have no effect here, and why."""
 OF_WASM = {
     "compiler": "engines have their own options",
-    "backtraces": "what is told of a guest that fails has its backtrace",
-    "resolver_add": "names are resolved as the system does: put it into /etc/hosts",
-    "resolver": "names are resolved as the system does: a server of one's own is named in /etc/resolv.conf",
-    "socket_send_timeout": "the time for a callout is that for all of it: socket_read_timeout",
+    "backtraces": "the report of a failed guest has its backtrace",
+    "resolver_add": "names are resolved by the system: put it into /etc/hosts",
+    "resolver": "names are resolved by the system: name your own server in /etc/resolv.conf",
+    "socket_send_timeout": "the time-out of a callout is for all of it: socket_read_timeout",
     "socket_": "buffers and sockets of callouts are the client's own",
-    "tls_verify_host": "a certificate is checked with the name in it, or not at all",
-    "tls_no_verify_warn": "nothing is logged of certificates that are not checked",
-    "proxy_wasm_lua_resolver": "names are resolved as the system does",
-    "proxy_wasm_log_dispatch_errors": "a callout that fails is told to the filter alone",
+    "tls_verify_host": "a certificate is checked together with its name, or not at all",
+    "tls_no_verify_warn": "certificates that are not checked are not logged",
+    "proxy_wasm_lua_resolver": "names are resolved by the system",
+    "proxy_wasm_log_dispatch_errors": "only the filter is informed of a failed callout",
     "metrics": "metrics have no zone",
     **dict.fromkeys(("wasmtime", "wasmer", "v8"), "engines have their own options"),
 }
@@ -67,15 +67,15 @@ OF_CALLOUTS: dict[str, tuple[str, ...]] = {
     "tls_trusted_certificate": ("tls", "ca"),
     "tls_verify_cert": ("tls", "verify"),
 }
-"""Directives in ``wasm`` that say how filters call addresses, by what they are in ``allow_any_host``; those of sockets
-may stand in ``http``, too, with ``wasm_`` before them."""
+"""Directives in ``wasm`` for filters' calls of addresses, with their paths in ``allow_any_host``. Those of sockets may
+also be in ``http``, with the prefix ``wasm_``."""
 OF_CHAINS = ("proxy_wasm", "proxy_wasm_isolation")
 KINDS = {"=": "path", "^~": "prefix", "~": "regex", "~*": "regex"}
 
 
 @dataclass
 class Directive:
-    """One directive, and what is in its braces."""
+    """One directive, with the block in its braces."""
 
     name: str
     args: list[str]
@@ -84,10 +84,9 @@ class Directive:
 
 
 def calls_of(said: Mapping[str, str]) -> dict[str, Any]:
-    """``allow_any_host`` for nginx, where filters may call any address, with what these directives say.
+    """``allow_any_host`` from the values of these directives, because filters may call any address in nginx.
 
-    Times are 60 s if they do not say otherwise, as in nginx; certificates are checked, unlike there. Raises:
-    ConfigError.
+    Times are 60 s by default, as in nginx. Certificates are checked by default, unlike in nginx. Raises: ConfigError.
     """
     options: dict[str, Any] = {"timeout": 60.0, "connect_timeout": 60.0}
     for name, text in said.items():
@@ -107,12 +106,12 @@ def _option(name: str, text: str) -> Any:
         return text == "on"
     found = TIME.fullmatch(text)
     if found is None or not int(found[1]):
-        raise ConfigError(f"{name}: {text!r} is no time: write it as 60s")
+        raise ConfigError(f"{name}: {text!r} is not a time: write it as 60s")
     return int(found[1]) * UNITS[found[2]]
 
 
 def fits(text: str) -> bool:
-    """Whether text is nginx's, by the directives that are for filters."""
+    """Whether a text is nginx's, judging by directives for filters."""
     return re.search(r"^\s*(?:wasm\s*\{|proxy_wasm\s+\S)", text, re.MULTILINE) is not None
 
 
@@ -135,12 +134,12 @@ def parse(file: Path, text: str) -> list[Directive]:
             words.append(found["word"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL))
         elif mark == "}":
             if words or not opened:
-                raise ConfigError(f"{file}:{line}: a }} stands where none can: is a ; missing?")
+                raise ConfigError(f"{file}:{line}: an unexpected }}: is a ; missing?")
             opened.pop()
             stack.pop()
         elif mark is not None:
             if not words:
-                raise ConfigError(f"{file}:{line}: a {mark} stands where a directive has to")
+                raise ConfigError(f"{file}:{line}: a {mark} without a directive before it")
             directive = Directive(words[0], words[1:], begun, [] if mark == "{" else None)
             stack[-1].append(directive)
             if directive.block is not None:
@@ -209,7 +208,7 @@ class Reader:
         return Node(None, (), Document(self._document.file, None, {(): at.line}))
 
     def read(self, directives: list[Directive]) -> None:
-        """All of the file."""
+        """Convert the whole file."""
         self._own.data["profile"] = "wasmx"
         for each in directives:
             if each.name == "wasm":
@@ -243,7 +242,7 @@ class Reader:
                 self._wrong(each, "is not understood here")
 
     def _zone(self, at: Directive) -> None:
-        """A zone of shared memory."""
+        """Convert a zone of shared memory."""
         name, size, *options = at.args
         eviction = [each.removeprefix("eviction=") for each in options if each.startswith("eviction=")]
         if len(eviction) < len(options) or (options and at.name == "shm_queue"):
@@ -252,7 +251,7 @@ class Reader:
         self._own.put(zone, self._node(at), at.name, name)
 
     def _call(self, at: Directive, name: str) -> None:
-        """How filters call addresses."""
+        """Convert a directive for filters' calls of addresses."""
         try:
             calls_of({name: at.args[0]})
         except ConfigError as error:
@@ -279,7 +278,7 @@ class Reader:
 
     def _chain(self, block: list[Directive], above: Chain) -> Chain:
         filters = [(each, self._filter(each)) for each in block if each.name == "proxy_wasm"]
-        given = [each.args for each in block if each.name == "proxy_set_header"]  # one of them hides all from above
+        given = [each.args for each in block if each.name == "proxy_set_header"]  # one hides all of the levels above
         hosts = ["$proxy_host", *(args[1] for args in given if args[0].lower() == "host" and len(args) == 2)]
         host = hosts[-1] if given else above.host
         return Chain(filters or above.filters, host, self._isolation(block, above.isolation))
@@ -304,7 +303,7 @@ class Reader:
     def _other(self, each: Directive) -> None:
         if each.name == "proxy_set_header":
             if each.args[:1] != ["Host"]:
-                self._ignored(each, "what upstream is told of the client is `forwarded`; a filter sets other headers")
+                self._ignored(each, "`forwarded` sets headers that describe the client; a filter can set others")
         elif each.name in SERVING:
             self._ignored(each, "serve has its own")
         elif why := next((why for name, why in PROXY_WASM.items() if each.name.startswith(name)), None):
@@ -328,7 +327,7 @@ class Reader:
         self._upstreams[at.args[0] if at.args else ""] = servers
 
     def _serve(self, servers: list[Server]) -> None:
-        """The routes of all servers. The default one also has what is for none of the others."""
+        """Collect the routes of all servers. The default server also gets requests for no other one."""
         default = next((each for each in servers if each.default), servers[0] if servers else None)
         named = [(each, [*each.names, *(["*"] if each is default else [])]) for each in servers]
         if len(servers) == 1:
@@ -358,13 +357,17 @@ class Reader:
             elif each.name not in ("location", *OF_CHAINS):
                 self._other(each)
         if len(self._listens) > 1:
-            self._wrong(server, f"serve has one listener, and this file has {len(self._listens)}: leave one")
+            self._wrong(server, f"serve has one listener, and this file has {len(self._listens)}: keep one")
         for each in self._in_order([each for each in block if each.name == "location"]):
             self._location(each, chain, made)
         return made
 
     def _in_order(self, locations: list[Directive]) -> list[Directive]:
-        """An exact path, the longest prefix if it has ``^~``, regular expressions, the longest prefix of others."""
+        """Sort locations as nginx tries them.
+
+        These are exact paths, prefixes with ``^~`` from the longest, regular expressions, and other prefixes from the
+        longest.
+        """
         by_kind: dict[str, list[Directive]] = {kind: [] for kind in ("=", "^~", "~", "")}
         for each in locations:
             modifier = _matched(each)[0]
@@ -377,7 +380,7 @@ class Reader:
         for each in by_kind[""]:
             below = [other for other in by_kind["^~"] if _matched(each)[1].startswith(_matched(other)[1])]
             if below and by_kind["~"]:
-                self._wrong(each, "is below a location with ^~, and before regular expressions: that is not known here")
+                self._wrong(each, "is below a location with ^~, and before regular expressions: that is not supported")
             (first if below else last).append(each)
         longest = [sorted(each, key=lambda one: -len(_matched(one)[1])) for each in (first, last)]
         return [*by_kind["="], *longest[0], *by_kind["~"], *longest[1]]
@@ -400,7 +403,7 @@ class Reader:
             return
         found = re.fullmatch(r"(https?)://([^/$]+)(/[^$]*)?", passes[0].args[0])
         if found is not None and found[3] is not None and modifier in ("~", "~*"):
-            self._wrong(passes[0], "has a path, which nginx does not take in a location of a regular expression")
+            self._wrong(passes[0], "has a path, which nginx does not allow in a location of a regular expression")
         if found is None:
             self._wrong(passes[0], f"{passes[0].args[0]!r} is not a server: write it as http://HOST:PORT")
             return
@@ -411,7 +414,7 @@ class Reader:
             route["host_rewrite"] = name if chain.host == "$proxy_host" else chain.host
             if "$" in route["host_rewrite"]:
                 known = "$host, $http_host and $proxy_host are"
-                self._wrong(at, f"sends {chain.host} as Host: that is not known here; {known}")
+                self._wrong(at, f"sends {chain.host} as Host: that is not supported; {known}")
         route["upstream"] = self._used(scheme, name, passes[0])
         server.locations.append((route, chain.made, at))
 
@@ -425,7 +428,7 @@ class Reader:
         return server
 
     def _finish(self, whole: Chain) -> None:
-        """Filters that are those of all requests stand at the top."""
+        """Put filters that all routes have at the top, and others into their routes."""
         self._own.data["allow_any_host"] = calls_of(self._calls)
         chains = [filters for _, filters, _ in self._routes]
         same = bool(chains) and all(each == chains[0] for each in chains)
@@ -437,6 +440,6 @@ class Reader:
 
 
 def _matched(location: Directive) -> tuple[str, str]:
-    """Its modifier, and what it is for."""
+    """A location's modifier, and its path or expression."""
     *modifier, path = location.args or [""]
     return " ".join(modifier), path

@@ -1,6 +1,6 @@
 """A place in a foreign configuration: its value, its line, and the parts of it that were understood.
 
-No key is left out silently: a key that no reader has taken is an error when `Node.done` is called, unless a reader has
+No key is ignored silently: a key that no reader has taken is an error when `Node.done` is called, unless a reader has
 ignored it with a reason, which makes a warning.
 """
 
@@ -20,7 +20,7 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def dotted(path: Key) -> str:
-    """A path as one writes it: ``filters[0].limits.memory``."""
+    """The text of a path: ``filters[0].limits.memory``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
@@ -36,11 +36,11 @@ class Document:
 
     @property
     def root(self) -> Node:
-        """The whole."""
+        """The whole document."""
         return Node(self.data, (), self)
 
     def line(self, path: Key) -> int:
-        """Where a path stands; 1 if nobody knows."""
+        """The line of a path; 1 if it is unknown."""
         known = (self.lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.lines)
         return next(known, 1)
 
@@ -57,7 +57,7 @@ class Node:
 
     @property
     def line(self) -> int:
-        """Its line in the file."""
+        """The value's line in the file."""
         return self.document.line(self.path)
 
     def _said(self, what: str) -> str:
@@ -69,7 +69,7 @@ class Node:
         self.document.errors.append(self._said(what))
 
     def warn(self, why: str) -> None:
-        """Warn that it has no effect, and say why that is safe."""
+        """Warn that this value has no effect, and say why that is safe."""
         self.note(f"ignored: {why}")
 
     def note(self, what: str) -> None:
@@ -83,7 +83,7 @@ class Node:
         return isinstance(self.value, dict) and _spelled(self.value, key) is not None
 
     def take(self, key: str) -> Node:
-        """What a mapping has under a key, in snake_case or camelCase; a node of ``None`` if nothing is there."""
+        """Take the value of a mapping's key, in snake_case or camelCase; a node of ``None`` if it is missing."""
         if self.value is not None and not isinstance(self.value, dict):
             if not self._told:
                 self.wrong("must be a mapping")
@@ -97,7 +97,7 @@ class Node:
         return Node(mapping[spelled], (*self.path, spelled), self.document)
 
     def ignore(self, why: str, *keys: str) -> None:
-        """Warn about these keys, if they are there."""
+        """Warn about these keys, if they are present."""
         for key in keys:
             if self.has(key):
                 self.take(key).warn(why)
@@ -108,12 +108,12 @@ class Node:
             self.take(key)
 
     def entries(self) -> Iterator[tuple[str, Node]]:
-        """All items of a mapping whose keys are names that its author chose."""
+        """Take all items of a mapping whose keys are names that its author chose."""
         for key in self.value if isinstance(self.value, dict) else ():
             yield str(key), self.take(key)
 
     def done(self) -> None:
-        """Report each key that was not taken: it is not understood."""
+        """Report each key that was not taken as an error."""
         for key in self.value if isinstance(self.value, dict) else ():
             if key not in self._taken:
                 Node(self.value[key], (*self.path, key), self.document).wrong("is not understood here")
@@ -124,14 +124,14 @@ class Node:
         return self.value is not None
 
     def each(self) -> list[Node]:
-        """The items of a list; a single value is taken for a list of one."""
+        """The items of a list; a single value counts as a list of one."""
         if self.value is None:
             return []
         items = self.value if isinstance(self.value, list) else [self.value]
         return [Node(item, (*self.path, number), self.document) for number, item in enumerate(items)]
 
     def text(self, default: str = "") -> str:
-        """Text."""
+        """The value as text."""
         if self.value is None:
             return default
         if isinstance(self.value, (dict, list)):
@@ -140,7 +140,7 @@ class Node:
         return self.value if isinstance(self.value, str) else str(self.value).lower()
 
     def flag(self, default: bool = False) -> bool:
-        """A yes or no; Envoy's ``BoolValue`` is one."""
+        """The value as a boolean, which is also the form of Envoy's ``BoolValue``."""
         if self.value is None:
             return default
         if not isinstance(self.value, bool):
@@ -148,7 +148,7 @@ class Node:
         return bool(self.value)
 
     def number(self, default: int = 0) -> int:
-        """A whole number; text, if it is one."""
+        """The value as a whole number, also if it is written as text."""
         if self.value is None:
             return default
         if isinstance(self.value, bool) or not re.fullmatch(r"-?\d+", str(self.value)):
@@ -157,7 +157,7 @@ class Node:
         return int(self.value)
 
     def seconds(self) -> float | None:
-        """A duration: ``0.5s``."""
+        """The seconds of a duration such as ``0.5s``."""
         if self.value is None:
             return None
         found = DURATION.fullmatch(str(self.value))
@@ -167,7 +167,7 @@ class Node:
         return float(found[1]) * UNITS[found[2] or "s"]
 
     def among(self, choices: Mapping[str, Any], default: Any = None) -> Any:
-        """What one of these words means."""
+        """The meaning of the value, which must be one of these words."""
         if self.value is None:
             return default
         if self.value not in choices:

@@ -17,7 +17,7 @@ class Own:
         self.lines: dict[Key, int] = {(): 1}
 
     def put(self, value: Any, source: Node, *path: str) -> None:
-        """A value at a path, where it is not empty."""
+        """Set the value at a path, unless it is empty."""
         if value is None or value in ({}, [], ""):
             return
         place = self.data
@@ -27,7 +27,7 @@ class Own:
         self.lines[path] = source.line
 
     def add(self, value: Any, source: Node, *path: str) -> None:
-        """One more item of a list at a path."""
+        """Append an item to the list at a path."""
         place: Any = self.data
         for name in path[:-1]:
             place = place.setdefault(name, {})

@@ -1,4 +1,4 @@
-"""Reads Envoy's description of a filter: ``envoy.extensions.wasm.v3.PluginConfig``, in each form that people write."""
+"""Reads Envoy's description of a filter: ``envoy.extensions.wasm.v3.PluginConfig``, in each of its usual forms."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CAPABILITIES = frozenset(row.name for row in (*HOSTCALLS, *WASI, *CALLBACKS))
 
 
 def type_of(config: Node) -> str:
-    """The message that an ``Any`` holds; of a ``TypedStruct``, the one that it stands for."""
+    """The type of the message in an ``Any``; for a ``TypedStruct``, the type that it represents."""
     named = config.take("@type").text().rpartition("/")[2]
     return config.take("type_url").text().rpartition("/")[2] if named in TYPED_STRUCT else named
 
 
 def plugin_of(filter: Node, types: tuple[str, ...] = WASM) -> Node | None:
-    """The plugin that a filter is, if it is Envoy's Wasm filter: that of HTTP, or another of these types."""
+    """The plugin of a filter, if its type is one of `types`: by default, Envoy's Wasm filters for HTTP."""
     config = filter.take("typed_config") or filter.take("config")
     named = config.value.get("@type", "").rpartition("/")[2] if isinstance(config.value, dict) else ""
     if named in TYPED_STRUCT:
@@ -69,7 +69,7 @@ def filter_of(plugin: Node) -> dict[str, Any]:
     policy = plugin.take("failure_policy").among(POLICIES, "fail_closed")
     if plugin.take("fail_open").flag():
         if policy != "fail_closed":
-            plugin.wrong("fail_open and failure_policy are both given: leave out fail_open")
+            plugin.wrong("fail_open and failure_policy are both given: remove fail_open")
         policy = "fail_open"
     made["failure_policy"] = policy
     reload_config = plugin.take("reload_config")
@@ -80,7 +80,7 @@ def filter_of(plugin: Node) -> dict[str, Any]:
         reload.done()
         reload_config.done()
     elif reload_config:
-        reload_config.warn("it is for FAIL_RELOAD")
+        reload_config.warn("it applies only to FAIL_RELOAD")
     restriction = plugin.take("capability_restriction_config")
     if restriction and restriction.has("allowed_capabilities"):
         allowed = restriction.take("allowed_capabilities")
@@ -88,19 +88,19 @@ def filter_of(plugin: Node) -> dict[str, Any]:
         for name, sanitization in allowed.entries():
             if name not in CAPABILITIES:
                 sanitization.note("no hostcall and no callback has this name")
-            sanitization.done()  # nothing is in it yet, in Envoy neither
+            sanitization.done()  # it has no fields yet, in Envoy either
     restriction.done()
     made["allow_on_headers_stop_iteration"] = plugin.take("allow_on_headers_stop_iteration").flag()
-    vm.ignore("which engine runs it is for `engine` to say", "runtime")
+    vm.ignore("`engine` chooses the engine", "runtime")
     vm.ignore("modules are compiled here", "allow_precompiled")
-    vm.ignore("requests wait until the module is there", "nack_on_code_cache_miss")
+    vm.ignore("requests wait until the module is loaded", "nack_on_code_cache_miss")
     vm.done()
     plugin.done()
     return {name: value for name, value in made.items() if value not in ("", {}, None, False)}
 
 
 def code_of(code: Node) -> dict[str, Any]:
-    """The place of the module of an ``AsyncDataSource``."""
+    """The location of the module in an ``AsyncDataSource``, in the own form."""
     local, remote = code.take("local"), code.take("remote")
     made: dict[str, Any] = {}
     if remote:
@@ -128,7 +128,7 @@ def code_of(code: Node) -> dict[str, Any]:
 
 
 def environment_of(variables: Node) -> dict[str, str]:
-    """Variables with their values; those that only the host knows are named."""
+    """Environment variables with their values; those named as ``host_env_keys`` have this process's values."""
     made = {name: value.text() for name, value in variables.take("key_values").entries()}
     for key in variables.take("host_env_keys").each():
         made |= host_variable(key)
@@ -137,17 +137,17 @@ def environment_of(variables: Node) -> dict[str, str]:
 
 
 def host_variable(key: Node) -> dict[str, str]:
-    """A variable that has the value that it has here."""
+    """A variable with its value in this process; nothing if it is not set."""
     name = key.text()
     return {name: os.environ[name]} if name in os.environ else {}
 
 
 def any_value(node: Node) -> Any:
-    """What an ``Any`` holds, as a filter gets it: text, bytes, or a value that is written as JSON."""
+    """The content of an ``Any`` as a filter gets it, text or bytes; ``None`` if it is missing or wrong."""
     if not node:
         return None
     if not isinstance(node.value, dict) or "@type" not in node.value:
-        node.wrong("is an Any: say its @type, such as type.googleapis.com/google.protobuf.StringValue")
+        node.wrong("is an Any: give its @type, such as type.googleapis.com/google.protobuf.StringValue")
         return None
     kind = type_of(node)
     value = node.take("value")
@@ -156,11 +156,11 @@ def any_value(node: Node) -> Any:
     elif kind == "google.protobuf.BytesValue":
         made = decoded(value)
     elif kind == "google.protobuf.Struct":
-        node.note("Envoy gives filters a Struct as a message of protobuf, not as JSON: use StringValue")
+        node.note("Envoy passes filters a Struct as a protobuf message, not as JSON: use StringValue")
         made = struct_bytes(value.value or {})
     else:
         node.wrong(
-            f"{kind or 'nothing'} is not what a filter is configured with: use StringValue, BytesValue or Struct"
+            f"{kind or 'nothing'} cannot configure a filter: use StringValue, BytesValue or Struct"
         )
         return None
     node.done()
@@ -168,13 +168,13 @@ def any_value(node: Node) -> Any:
 
 
 def struct_bytes(values: dict[str, Any]) -> bytes:
-    """A ``google.protobuf.Struct`` as it goes over the wire: what Envoy gives a filter that is configured with one."""
+    """The encoding of a ``google.protobuf.Struct``, which Envoy passes to a filter that is configured with one."""
     entries = (protobuf.field(1, str(key)) + protobuf.field(2, _value(values[key])) for key in sorted(values))
     return b"".join(protobuf.field(1, entry) for entry in entries)
 
 
 def _value(value: Any) -> bytes:
-    """A ``google.protobuf.Value``."""
+    """The encoding of a ``google.protobuf.Value``."""
     if value is None or isinstance(value, bool):
         return protobuf.field(1 if value is None else 4, int(bool(value)))
     if isinstance(value, (int, float)):
@@ -187,7 +187,7 @@ def _value(value: Any) -> bytes:
 
 
 def decoded(value: Node) -> Any:
-    """Bytes in base64."""
+    """Decode base64: text if it is UTF-8, else bytes; ``None`` if it is not base64."""
     try:
         data = base64.b64decode(value.text(), validate=True)
     except (ValueError, binascii.Error):

@@ -1,1 +1,1 @@
-"""Servers that run filters for Envoy and for gateways without WebAssembly, which ask by ext_proc or ext_authz."""
+"""Servers that run filters for Envoy, and for gateways without WebAssembly, over ext_proc or ext_authz."""

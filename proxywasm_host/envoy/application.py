@@ -1,7 +1,7 @@
-"""A server that Envoy asks, in one process: gRPC beside the filters, in one event loop.
+"""A server for Envoy's calls in one process: gRPC and the filters share an event loop.
 
-Generations of the configuration run beside each other, as in ``proxywasm serve``: new calls go to the newest, and old
-ones end where they began. They share services, so that shared data, queues and metrics outlive a reload.
+Generations of the configuration run side by side, as in ``proxywasm serve``: new calls go to the newest, and calls in
+progress end where they began. Generations share services, so shared data, queues and metrics outlive a reload.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Generation(Generic[AnySettings]):
     """One generation of the configuration: its worker, and the calls that it carries."""
 
     def __init__(self, number: int, settings: AnySettings, services: Services, counts: FilterCounts) -> None:
-        """Nothing is loaded yet. Raises: ConfigError; OSError, for a file of a filter."""
+        """Prepare a generation; `start` loads it. Raises: ConfigError; OSError, for a file of a filter."""
         self.number = number
         self.settings = settings
         self.filters = list(filters_of(settings))
@@ -76,7 +76,7 @@ class Generation(Generic[AnySettings]):
         self._drained = asyncio.Event()
 
     async def start(self) -> None:
-        """Load the filters. Raises as `Host.load_plugin`, and as `Host`; ConfigError."""
+        """Load the filters. Raises: as `Host.load_plugin` and `Host`; ConfigError."""
         listener = listener_of(self.settings)
         self._running = asyncio.ensure_future(self.worker.run())
         await self.worker.ready()
@@ -84,7 +84,7 @@ class Generation(Generic[AnySettings]):
             self.worker.host.add_listener(listener)
 
     def stream(self, properties: dict[str, PropertyValue], authority: bytes, path: bytes) -> HttpStream:
-        """A stream for a call, without limits of headers: Envoy has refused requests beyond its own."""
+        """A stream for a call. It has no limits of headers, because Envoy applies its own."""
         given = {**self.settings.properties, **properties}
         properties.update(given)
         plugins = self.worker.chain_of(authority, path, properties) if self.worker.by_request else self.worker.plugins
@@ -93,13 +93,13 @@ class Generation(Generic[AnySettings]):
         )
 
     def done(self) -> None:
-        """A call is over."""
+        """Note that a call has ended."""
         self.open -= 1
         if not self.open:
             self._drained.set()
 
     async def stop(self) -> None:
-        """Wait until the last call is over, and free everything. No new call may come."""
+        """Wait until the last call has ended, and free everything. No new call may begin."""
         while self.open:
             self._drained.clear()
             await self._drained.wait()
@@ -111,7 +111,7 @@ class Application(Generic[AnySettings]):
     """Serves calls from `start` to `stop`, with the newest configuration that could be loaded."""
 
     SERVICE = ""
-    """The name of its gRPC service."""
+    """The name of the gRPC service."""
     scheme = "grpc"
     fixed: tuple[str, ...] = (
         *("listen", "workers", "admin", "admin_hosts", "watch", "shared", "shutdown_timeout", "sample", "log_level"),
@@ -119,9 +119,9 @@ class Application(Generic[AnySettings]):
     """The settings that are fixed when the server starts."""
     generation: Generation[AnySettings]
     loaded = False
-    """Whether there is a chain."""
+    """Whether a chain is loaded."""
     pid = 0
-    """Of the process that it serves in."""
+    """The id of the serving process."""
 
     def __init__(
         self,
@@ -130,9 +130,9 @@ class Application(Generic[AnySettings]):
         listening: Sequence[socket.socket] | None,
         shared: str = "memory",
     ) -> None:
-        """Serve on the port that `listening` holds; ``None``: load everything, and take no connections.
+        """Serve on the port that `listening` holds; with ``None``, load everything but accept no connections.
 
-        `shared` says which processes share data, queues and metrics; see `open_shared`.
+        `shared`: which processes share data, queues and metrics; see `open_shared`.
         """
         self._choice = shared
         self._source = source
@@ -146,7 +146,7 @@ class Application(Generic[AnySettings]):
     @staticmethod
     @contextmanager
     def bind(settings: HostSettings) -> Iterator[Sequence[socket.socket]]:
-        """A socket that holds a port, on which each process has a gRPC server of its own. Raises: ConfigError."""
+        """A socket that holds the port on which each process opens its gRPC server. Raises: ConfigError."""
         host, port = settings.listen
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as holding:
             try:
@@ -158,29 +158,29 @@ class Application(Generic[AnySettings]):
 
     @classmethod
     def addresses(cls, settings: HostSettings, listening: Sequence[socket.socket]) -> list[str]:
-        """Where it serves, for people."""
+        """The addresses that it serves at, to be shown."""
         return [f"{cls.scheme}{'s' if settings.tls else ''}://{at(listening[0])}"]
 
     @classmethod
     def in_process(
         cls, source: Source[AnySettings], settings: AnySettings, listening: Sequence[socket.socket], shared: str
     ) -> list[Application[AnySettings]]:
-        """One: filters are in the event loop that serves gRPC."""
+        """One application, because filters run in the event loop that serves gRPC."""
         return [cls(source, settings, listening, shared)]
 
-    # -- What each service does in its own way -------------------------------------------------------------------
+    # -- For each service to define ------------------------------------------------------------------------------
 
     def _methods(self) -> dict[str, Any]:
-        """The handlers of its methods."""
+        """The handlers of the service's methods."""
         raise NotImplementedError
 
     async def _open(self) -> None:
-        """Serve in other ways than gRPC, too."""
+        """Open servers other than gRPC."""
 
     async def _shut(self) -> None:
-        """Do no more of that."""
+        """Close the servers that `_open` opened."""
 
-    # -- Its life ------------------------------------------------------------------------------------------------
+    # -- Start and stop ------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Load the filters, and serve. Raises: ProxyWasmError."""
@@ -229,7 +229,7 @@ class Application(Generic[AnySettings]):
         return generation
 
     async def reload(self) -> str:
-        """Read the configuration again, and load it in place of the running one; or tell why it cannot be loaded."""
+        """Load the configuration again, instead of the running one. Returns the reason of a failure, or ``""``."""
         async with self._reloading:
             return await reload(self._source, self._use, self._counts, self.fixed, self._settings)
 
@@ -245,13 +245,13 @@ class Application(Generic[AnySettings]):
         self._tracer.remove(generation.worker.host)
 
     async def close(self) -> None:
-        """Take no new calls, and wait for those under way."""
+        """Accept no new calls, and wait for those in progress."""
         await self._shut()
         if self._server is not None:
             await self._server.stop(self._settings.shutdown_timeout)
 
     async def stop(self) -> None:
-        """Free everything. Calls that are under way have had their time."""
+        """Free everything, and break off calls that are still in progress."""
         if self._server is not None:
             await self._server.stop(0)
         await asyncio.wait([*self._stopping, asyncio.ensure_future(self.generation.stop())], timeout=1)
@@ -280,7 +280,7 @@ class Application(Generic[AnySettings]):
     def _tell_once(self, said: str) -> None:
         if said not in self._told:
             self._told.add(said)
-            logger.warning("%s (told once)", said)
+            logger.warning("%s (logged once)", said)
 
     # -- For the admin port and health ---------------------------------------------------------------------------
 
@@ -288,12 +288,12 @@ class Application(Generic[AnySettings]):
         return self.loaded and not await self.unready()
 
     async def unready(self) -> list[str]:
-        """Why it is not ready: names of filters that have no guest that works."""
+        """The names of filters without a working guest, which make the server unready."""
         healths = self.generation.worker.filter_healths
         return [health.plugin.name for health in healths if health.status().state == "failed"]
 
     async def snapshot(self) -> dict[str, Any]:
-        """Numbers and state, as JSON has them."""
+        """Metrics and state, as values of JSON."""
         generation = self.generation
         chain = state_of(generation.worker.host, generation.worker.plugins, generation.filters, generation.number)
         vms = {plugin["vm"]: plugin for plugin in chain}
@@ -318,14 +318,14 @@ class Application(Generic[AnySettings]):
         }
 
     async def live(self, since: int) -> dict[str, Any]:
-        """The same, and the requests that have changed after a change of that number; they are looked at from now."""
+        """The snapshot, and the requests changed after the change numbered `since`. Watches requests from now on."""
         self._tracer.watch()
         changes, requests = self._tracer.since(since)
         return {**await self.snapshot(), "changes": changes, "requests": requests}
 
 
 def credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Reads certificates at each handshake, so that exchanged files need no restart of the server."""
+    """Credentials that read the certificates at each handshake, so that replaced files need no restart."""
 
     def read() -> grpc.ServerCertificateConfiguration:
         chain = files.read(tls.certificate)

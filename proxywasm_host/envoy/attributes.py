@@ -10,11 +10,11 @@ from proxywasm_host.abi.values import PropertyValue
 __all__ = ["METADATA_NAMESPACE", "add_attributes", "add_metadata", "store_metadata"]
 
 METADATA_NAMESPACE = "wasm"
-"""Of what filters stored, among Envoy's dynamic metadata. It stands before their names in Envoy's filter state, too."""
+"""The namespace of filters' stored properties in dynamic metadata, and their prefix in Envoy's filter state."""
 
 
 def add_attributes(properties: dict[str, PropertyValue], entries: Any) -> None:
-    """Add what ``ProcessingRequest.attributes`` says: a ``Struct`` by filter, with attributes by dotted name."""
+    """Add ``ProcessingRequest.attributes``: a ``Struct`` for each filter, with attributes by dotted name."""
     for entry in entries:
         properties.update(_fields(entry.value))
 
@@ -27,7 +27,7 @@ def add_metadata(properties: dict[str, PropertyValue], name: str, metadata: Any)
 
 
 def store_metadata(filter_state: Mapping[str, bytes], metadata: Any) -> None:
-    """Fill a ``Struct`` with properties that filters stored: as text, in which invalid UTF-8 becomes U+FFFD."""
+    """Fill a ``Struct`` with properties that filters stored, as text; invalid UTF-8 becomes U+FFFD."""
     stored = metadata.fields[METADATA_NAMESPACE].struct_value
     for name, value in filter_state.items():
         stored.fields[name].string_value = value.decode("utf-8", "replace")
@@ -39,7 +39,7 @@ def _fields(struct: Any) -> Iterator[tuple[str, PropertyValue]]:
 
 
 def _value(value: Any) -> PropertyValue:
-    """A ``Value``. All its numbers are doubles, Envoy's attributes with a whole number are integers."""
+    """Convert a ``Value``. All its numbers are doubles; whole ones become integers, as Envoy's attributes are."""
     kind = value.WhichOneof("kind")
     if kind == "number_value":
         number: float = value.number_value

@@ -1,4 +1,4 @@
-"""Runs filters that decide whether a request may pass, for servers that are asked: one question, one answer.
+"""Runs filters that decide whether a request may pass: one question, one answer.
 
 The request goes through the chain. If it comes out, it may pass, with the filters' changes of its headers. If a filter
 answers it, that answer is the denial. Filters never see the response.
@@ -22,7 +22,7 @@ __all__ = ["Decision", "Question", "decide"]
 
 @dataclass(frozen=True)
 class Question:
-    """The request that a client asks about. `headers` are without pseudo headers and ``host``."""
+    """The request that a client asks about. `headers` has no pseudo headers and no ``host``."""
 
     method: bytes
     path: bytes
@@ -30,19 +30,19 @@ class Question:
     authority: bytes
     headers: HeaderList
     body: bytes = b""
-    """As much of it as came."""
+    """The part of the body that arrived."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The answer: headers before and after if it may pass, else the response to give."""
+    """The answer: headers before and after the filters if the request may pass, else the response for the client."""
 
     before: HeaderList
     after: HeaderList | None
     response: ResponseHead | None = None
     body: bytes = b""
     failure: Failure | None = None
-    """Why a guest could not decide."""
+    """The failure of a guest that therefore could not decide."""
 
     @property
     def allowed(self) -> bool:

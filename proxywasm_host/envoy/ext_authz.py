@@ -1,8 +1,8 @@
-"""``envoy.service.auth.v3.Authorization``, with filters that decide; and the same over HTTP.
+"""The service ``envoy.service.auth.v3.Authorization``, in which filters decide, and the same over HTTP.
 
-Over HTTP a gateway sends the request itself: its method, path, headers and body. 200 says that it may pass, with the
-headers that filters added or changed; any other status is the response for the client. Envoy's ``http_service``,
-nginx's ``auth_request`` and Traefik's ``forwardAuth`` ask in this way.
+Over HTTP a gateway sends the request itself: its method, path, headers and body. A response with 200 allows the
+request, and has the headers that filters added or changed; any other response is for the client. Envoy's
+``http_service``, nginx's ``auth_request`` and Traefik's ``forwardAuth`` work in this way.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["ExtAuthz"]
 PERMISSION_DENIED = 7
 SERVICE_UNAVAILABLE = 503
 LARGEST_BODY = 1 << 20
-"""Bytes of a body that is asked about over HTTP; more is answered 413."""
+"""Bytes of a body over HTTP; a larger one is answered 413."""
 
 
 class ExtAuthz(Application[ExtAuthzSettings]):
@@ -83,7 +83,7 @@ class ExtAuthz(Application[ExtAuthzSettings]):
     # -- HTTP ----------------------------------------------------------------------------------------------------
 
     async def _over_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
+        """Serve a question over HTTP, as an ASGI application."""
         body, more = b"", True
         while more and len(body) <= LARGEST_BODY:
             message = await receive()
@@ -116,7 +116,7 @@ class ExtAuthz(Application[ExtAuthzSettings]):
 
 
 class _Status:
-    """Of a call over HTTP, which has none of gRPC."""
+    """The context of a call over HTTP, which has no gRPC status."""
 
     @staticmethod
     def code() -> None:
@@ -130,7 +130,7 @@ async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], 
 
 
 def asked(attributes: Any, properties: dict[str, PropertyValue]) -> Question:
-    """What a ``CheckRequest`` asks about; what it says beside is added to `properties`."""
+    """The question of a ``CheckRequest``, whose other contents are added to `properties`."""
     http = attributes.request.http
     for name in ("source", "destination"):
         peer = getattr(attributes, name)
@@ -162,7 +162,7 @@ def asked(attributes: Any, properties: dict[str, PropertyValue]) -> Question:
 
 
 def answered(decision: Decision, stored: Mapping[str, bytes]) -> Any:
-    """The ``CheckResponse`` that says so."""
+    """The ``CheckResponse`` for a decision."""
     response = CheckResponse()
     if stored:
         store_metadata(stored, response.dynamic_metadata)

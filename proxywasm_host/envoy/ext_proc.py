@@ -1,4 +1,4 @@
-"""``envoy.service.ext_proc.v3.ExternalProcessor``, with filters."""
+"""The service ``envoy.service.ext_proc.v3.ExternalProcessor``, which runs filters."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ExtProc(Application[ExtProcSettings]):
 
 
 def addressed_by(message: Any, properties: dict[str, PropertyValue]) -> tuple[bytes, bytes]:
-    """Authority and path that the first message of a call tells; what else it tells is added to `properties`."""
+    """The authority and path in the first message of a call, whose attributes are added to `properties`."""
     add_attributes(properties, message.attributes)
     told = dict(pairs_of(message.request_headers.headers))
     return told.get(b":authority", b""), told.get(b":path", b"")

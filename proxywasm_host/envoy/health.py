@@ -1,4 +1,4 @@
-"""``grpc.health.v1.Health``, as load balancers and Kubernetes ask for it."""
+"""The service ``grpc.health.v1.Health``, which load balancers and Kubernetes call."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["HealthService"]
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 EACH = 1.0
-"""Seconds between two looks of ``Watch``."""
+"""Seconds between two checks by ``Watch``."""
 
 
 class HealthService:
-    """Answers for the server (``""``) and for one service of this name; `serving` says how it is."""
+    """Reports the health of the server (``""``) and of its `service`, which is the result of `serving`."""
 
     def __init__(self, service: str, serving: Callable[[], Awaitable[bool]]) -> None:
         self._names = ("", service)
         self._serving = serving
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """For the server."""
+        """The handlers for the gRPC server."""
         codec = {
             "request_deserializer": HealthCheckRequest.FromString,
             "response_serializer": HealthCheckResponse.SerializeToString,

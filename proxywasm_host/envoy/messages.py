@@ -1,8 +1,8 @@
 """The messages between Envoy and its external servers, with the fields that we read and write.
 
-Source: ``envoy/service/ext_proc/v3/external_processor.proto``, ``envoy/service/auth/v3/external_auth.proto`` and what
-they import, of Envoy's API; ``grpc/health/v1/health.proto``. Fields that are not here are skipped where they come in.
-A map is a list of its entries, which on the wire is the same.
+Source: ``envoy/service/ext_proc/v3/external_processor.proto`` and ``envoy/service/auth/v3/external_auth.proto`` of
+Envoy's API, with their imports; ``grpc/health/v1/health.proto``. Other fields of received messages are skipped. A map
+is described as a list of its entries, which is the same on the wire.
 """
 
 from __future__ import annotations

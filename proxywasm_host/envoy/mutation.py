@@ -1,7 +1,7 @@
 """Converts headers of Envoy's messages for filters, and the filters' changes to a ``HeaderMutation``.
 
-Envoy removes first and sets then (``MutationUtils::applyHeaderMutations``). A value goes as ``raw_value``, whose bytes
-need not be UTF-8. To append, the older field ``append`` is set as well: Envoys differ in which of both they look at.
+Envoy first removes, then sets (``MutationUtils::applyHeaderMutations``). A value is sent as ``raw_value``, whose bytes
+need not be UTF-8. To append, the older field ``append`` is set as well: versions of Envoy differ in which they read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["changes", "mutate", "pairs_of", "received", "sent_request", "sent_re
 
 OVERWRITE = 2
 OURS = CONNECTION_SPECIFIC | {b"te"}
-"""Names that the exchange keeps from filters: they stay as they are."""
+"""Headers that the exchange hides from filters, so Envoy's stay unchanged."""
 
 
 def pairs_of(header_map: Any) -> HeaderList:
@@ -26,26 +26,26 @@ def pairs_of(header_map: Any) -> HeaderList:
 
 
 def received(pairs: HeaderList) -> HeaderList:
-    """Headers as Envoy sent them, as far as filters can change them, for `mutate`."""
+    """Envoy's headers that filters can change, for `mutate`."""
     return [pair for pair in pairs if pair[0] not in OURS]
 
 
 def sent_request(head: RequestHead) -> HeaderList:
-    """A request's head that came out of the filters, with pseudo headers."""
+    """The headers of a request that came out of the filters, with pseudo headers."""
     pairs = [(b":method", head.method), (b":path", head.path), (b":scheme", head.scheme)]
     pairs.append((b":authority", head.headers[0][1]))  # `host` comes first
     return pairs + [pair for pair in head.headers[1:] if pair[0] not in OURS]
 
 
 def sent_response(head: ResponseHead) -> HeaderList:
-    """A response's head that came out of the filters, with its pseudo header."""
+    """The headers of a response that came out of the filters, with its pseudo header."""
     return [(b":status", b"%d" % head.status)] + [pair for pair in head.headers if pair[0] not in OURS]
 
 
 def mutate(before: HeaderList, after: HeaderList, mutation: Any) -> bool:
-    """Fill a ``HeaderMutation`` with what makes `after` of `before`; whether there is anything.
+    """Fill a ``HeaderMutation`` that turns `before` into `after`. Returns whether it changes anything.
 
-    The order of values of one name is kept, that of different names is not.
+    The order of values of one name is kept; the order of names is not.
     """
     if before == after:
         return False
@@ -67,7 +67,7 @@ def mutate(before: HeaderList, after: HeaderList, mutation: Any) -> bool:
 
 
 def changes(before: HeaderList, after: HeaderList) -> HeaderList:
-    """Headers of `after` whose values are others than before, with all of their values."""
+    """Headers of `after` whose values differ from those before, with all of their values."""
     old, new = _by_name(before), _by_name(after)
     return [(name, value) for name, values in new.items() if values != old.get(name) for value in values]
 
@@ -75,7 +75,7 @@ def changes(before: HeaderList, after: HeaderList) -> HeaderList:
 def set_all(pairs: Iterable[tuple[bytes, bytes]], options: Any, *, as_text: bool = False) -> None:
     """Fill a list of ``HeaderValueOption`` with all of these headers.
 
-    `as_text`: in ``value``, where Envoy looks for nothing else (``ext_authz``); a byte that is no UTF-8 becomes U+FFFD.
+    `as_text`: use ``value``, the only field that Envoy reads for ``ext_authz``; invalid UTF-8 becomes U+FFFD.
     """
     names: set[bytes] = set()
     for name, value in pairs:

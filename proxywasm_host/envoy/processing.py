@@ -1,6 +1,6 @@
 """An exchange in messages of ext_proc, without I/O.
 
-Envoy sends a request and its response part by part, one message at a time, and goes on when the message is answered:
+Envoy sends a request and its response part by part, one message at a time, and continues when a message is answered:
 
     exchange.receive(message)
     for answer in exchange.answers():
@@ -8,21 +8,21 @@ Envoy sends a request and its response part by part, one message at a time, and 
 
 Rules of this module, from ``processor_state.cc`` of Envoy:
 
-* An answer has the filters' changes of a message. While a filter holds the message, the answer waits.
-* A filter's own response is an ``ImmediateResponse``. So is the order to break a stream off: once the response has
-  begun, Envoy then resets the stream.
+* An answer contains the filters' changes of a message. While a filter holds the message, the answer waits.
+* A filter's own response becomes an ``ImmediateResponse``. So does a reset: if the response has begun, Envoy then
+  resets the stream.
 * A guest that failed is an error of the gRPC call, so that ``failure_mode_allow`` decides about the request.
 
 The mode of a body decides how it is answered:
 
     ====================  =============================================================================================
-    NONE                  no body comes; a filter that waits for one asks for BUFFERED, one that changes bodies for
-                          STREAMED (``mode_override``)
+    NONE                  no body arrives. A filter that waits for one makes us ask for BUFFERED, one that changes
+                          bodies for STREAMED (``mode_override``)
     BUFFERED              one message, and one answer, which may still change the headers
     BUFFERED_PARTIAL      as BUFFERED, with the beginning of the body
-    STREAMED              one answer to each part, at once: what a filter holds is left out of it and comes with a later
-                          one. The answer to the last part waits for the filters
-    FULL_DUPLEX_STREAMED  answers come when something comes out, however many
+    STREAMED              one answer to each part, at once; data that a filter holds comes with a later answer. The
+                          answer to the last part waits for the filters
+    FULL_DUPLEX_STREAMED  any number of answers, whenever something comes out
     ====================  =============================================================================================
 """
 
@@ -61,19 +61,19 @@ SERVICE_UNAVAILABLE = 503
 SEND = 1
 logger = logging.getLogger("proxywasm_host.ext_proc")
 HOLDS_HEADERS = (
-    "a filter holds the {0}'s headers until it has seen the body, which Envoy does not send so: "
+    "a filter holds the {0}'s headers until it has seen the body, which Envoy does not send in this mode: "
     "set processing_mode.{0}_body_mode: BUFFERED in Envoy's configuration of ext_proc, or allow_mode_override: true"
 )
 HOLDS_BODY = (
-    "a filter holds the {0}'s body until its trailers, where STREAMED has no place for it any more: "
+    "a filter holds the {0}'s body until its trailers, when STREAMED can no longer send it: "
     "set processing_mode.{0}_body_mode: FULL_DUPLEX_STREAMED and {0}_trailer_mode: SEND in Envoy's configuration"
 )
 NO_BODY = (
-    "filters can change the {0}'s body, and Envoy does not send it: set processing_mode.{0}_body_mode: STREAMED in "
+    "filters can change the {0}'s body, but Envoy does not send it: set processing_mode.{0}_body_mode: STREAMED in "
     "Envoy's configuration of ext_proc, or allow_mode_override: true"
 )
 NO_TRAILERS = (
-    "a filter holds the {0}'s body, and its end did not come, which is in trailers that Envoy does not send: "
+    "a filter holds the {0}'s body until its end, which is in trailers that Envoy does not send: "
     "set processing_mode.{0}_trailer_mode: SEND in Envoy's configuration of ext_proc"
 )
 NEW_TRAILERS = "a filter adds trailers to a {0} that has none, which ext_proc cannot do: they are left out"
@@ -84,7 +84,7 @@ NO_GRPC_MODE = "the body mode GRPC is not supported: set processing_mode.{0}_bod
 
 
 class CallFailed(Exception):
-    """A call that cannot go on: it ends with an error, which Envoy is told."""
+    """A call that cannot continue. It ends with an error that Envoy receives."""
 
 
 class CannotWork(CallFailed):
@@ -96,12 +96,12 @@ class GuestFailed(CallFailed):
 
 
 class OutOfOrder(CallFailed):
-    """A message came that cannot come now."""
+    """A message that must not come at this point."""
 
 
 @dataclass(slots=True)
 class Asked:
-    """A message of Envoy's that waits for its answer."""
+    """A message from Envoy that waits for its answer."""
 
     kind: str
     """``headers``, ``body`` or ``trailers``"""
@@ -115,13 +115,13 @@ class Direction:
     def __init__(self, name: str, mode: int) -> None:
         self.name = name
         self.mode = mode
-        """The body's."""
+        """The mode of the body."""
         self.asked: deque[Asked] = deque()
         self.before: HeaderList = []
         """The headers as Envoy has them."""
         self.trailers_before: HeaderList = []
         self.head: HeaderList | None = None
-        """The headers as they came out; and so on."""
+        """The headers as they came out of the filters, once they have. Likewise `body`, `ended` and `trailers`."""
         self.body: list[bytes] = []
         self.ended = False
         self.trailers: HeaderList | None = None
@@ -130,30 +130,30 @@ class Direction:
         self.body_came = False
         self.all_came = False
         self.head_due = False
-        """The headers are answered, and what filters change of them goes with the answer to the body."""
+        """Whether the headers were answered early: the answer to the body has the filters' changes of them."""
         self.added_trailers = False
-        """Filters added some to a message that has none."""
+        """Whether filters added trailers to a message that has none."""
         self.end_told = False
-        """The last answer to a body was given."""
+        """Whether the last answer to a body was sent."""
         self.cut_short = False
-        """The filters were told an end where trailers, or more of the body, follow."""
+        """Whether the filters got an end where trailers, or more of the body, follow."""
         self.override = NONE
-        """The mode that was asked for instead."""
+        """The mode that we asked for instead."""
 
     def take_body(self) -> bytes:
-        """What came out."""
+        """Take the data that came out."""
         data, self.body = b"".join(self.body), []
         return data
 
     def take_trailers(self, trailers: HeaderList) -> None:
-        """Note trailers that came out; those that filters added to a message without, Envoy has no words for."""
+        """Note trailers that came out. Envoy cannot add trailers to a message that has none."""
         if self.trailers_before or not self.all_came:
             self.trailers = trailers
         else:
             self.ended, self.added_trailers = True, True
 
     def comes(self, kind: str) -> None:
-        """Note what Envoy sends. Raises: OutOfOrder."""
+        """Check that Envoy may send a message of this kind now. Raises: OutOfOrder."""
         if self.all_came or bool(self.before) is (kind == "headers"):
             raise OutOfOrder(f"the {self.name}'s {kind} cannot come now")
 
@@ -162,14 +162,14 @@ class ProcessingExchange(Exchange):
     """The exchange of one call of ``ExternalProcessor.Process``.
 
     Args: those of `Exchange`, and
-        properties: of the stream; what Envoy says is added.
-        begins: told of method and path, before any filter is.
+        properties: the stream's properties, to which Envoy's attributes and metadata are added.
+        begins: called with method and path, before any filter.
     """
 
     observed = False
-    """Envoy only lets us observe, and waits for no answer."""
+    """Whether Envoy only lets us observe, and waits for no answer."""
     processed = False
-    """The last answer was given."""
+    """Whether the last answer was sent."""
     _local_head: ResponseHead | None = None
     _route_cleared = False
     _stored: dict[str, bytes] | None = None
@@ -237,18 +237,18 @@ class ProcessingExchange(Exchange):
         self.response(int(status), rest, content.end_of_stream, trailers=True)
 
     def _receive_body(self, side: Direction, content: Any) -> None:
-        if side.body_came and side.mode in (BUFFERED, BUFFERED_PARTIAL):  # Envoy does not do what it was asked for
+        if side.body_came and side.mode in (BUFFERED, BUFFERED_PARTIAL):  # Envoy did not follow `mode_override`
             raise CannotWork(HOLDS_HEADERS.format(side.name))
         feed = self.request_body if side.name == "request" else self.response_body
         data, last = content.body, content.end_of_stream
-        if side.mode == NONE:  # what was asked for, or what an older Envoy has not told
+        if side.mode == NONE:  # asked for, or not announced by an older Envoy
             side.mode = STREAMED
         side.body_came, side.all_came = True, last
         side.asked.append(Asked("body", data, last))
         feed(data, last)
         if not last and side.mode in (BUFFERED, BUFFERED_PARTIAL):
             self._collect()
-            if self._chain(side).stopped:  # nothing more comes until this is answered
+            if self._chain(side).stopped:  # Envoy sends nothing more until this is answered
                 side.cut_short = True
                 feed(b"", True)
 
@@ -268,7 +268,7 @@ class ProcessingExchange(Exchange):
             self._route_cleared = True
         super()._take_in(effect)
 
-    # -- What it is answered -------------------------------------------------------------------------------------
+    # -- Answers -------------------------------------------------------------------------------------------------
 
     @property
     def held(self) -> bool:
@@ -283,16 +283,16 @@ class ProcessingExchange(Exchange):
 
     @property
     def whole(self) -> bool:
-        """Whether everything that Envoy sent of the response was answered, so that this may be the end.
+        """Whether all that Envoy sent of the response was answered, so that the call may be complete.
 
-        Envoy ends a call as it ends one whose client has gone: by half-closing or by resetting it.
+        Envoy ends a complete call like one whose client has gone: by half-closing or resetting it.
         """
         response = self.sides[1]
         came = response.all_came or (bool(response.before) and not response.body_came)
         return self.processed or (came and not any(side.asked for side in self.sides))
 
     def answers(self) -> Iterator[Any]:
-        """Each ``ProcessingResponse`` that can be given now. Raises: GuestFailed, CannotWork."""
+        """Yield each ``ProcessingResponse`` that can be sent now. Raises: GuestFailed, CannotWork."""
         self._collect()
         if self.local or self.state is State.CUT:
             if self.stream.failure is not None:
@@ -310,7 +310,7 @@ class ProcessingExchange(Exchange):
                 yield answer
 
     def _collect(self) -> None:
-        """Take what has come out."""
+        """Take the parts that have come out."""
         request, response = self.sides
         for part in self.to_upstream:
             if isinstance(part, RequestHead):
@@ -382,7 +382,7 @@ class ProcessingExchange(Exchange):
         return any(context.keeps_route for context in self.stream._contexts)
 
     def _waits_for_body(self, side: Direction) -> bool:
-        """Whether a filter holds the headers, and is to be given the body meanwhile."""
+        """Whether a filter holds the headers, and must get the body meanwhile."""
         chain = self._chain(side)
         return side.has_body and bool(chain.stopped) and chain.stopped[min(chain.stopped)] is IterationState.STOP_SINGLE
 
@@ -400,7 +400,7 @@ class ProcessingExchange(Exchange):
         data, common = side.take_body(), part.response
         changed = data != asked.data
         if side.mode in (BUFFERED, BUFFERED_PARTIAL):
-            # Envoy refuses a body of another length than the header says.
+            # Envoy refuses a body whose length differs from the header.
             length = any(name == LENGTH for name, _ in side.head) and changed
             if side.head_due:
                 side.head_due = False
@@ -453,10 +453,10 @@ class ProcessingExchange(Exchange):
             side.trailers = None
             side.asked.clear()
             yield answer
-        side.asked = deque(asked for asked in side.asked if asked.kind == "trailers")  # a body's part waits for none
+        side.asked = deque(asked for asked in side.asked if asked.kind == "trailers")  # parts of a body need no answers
 
     def complaints(self) -> Iterator[str]:
-        """Log, at the end of the call, what the filters could not do in these modes."""
+        """Yield a message, at the end of the call, for each thing that filters could not do in these modes."""
         if self.local or self.state is State.CUT or self.observed:
             return
         for side in self.sides:

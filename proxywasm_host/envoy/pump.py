@@ -21,21 +21,21 @@ STATUS: dict[type[CallFailed], grpc.StatusCode] = {
     CannotWork: grpc.StatusCode.FAILED_PRECONDITION,
     OutOfOrder: grpc.StatusCode.INVALID_ARGUMENT,
 }
-"""The gRPC status of a call that cannot go on. Envoy's ``failure_mode_allow`` then decides about the request."""
+"""The gRPC status of a call that cannot continue. Envoy's ``failure_mode_allow`` then decides about the request."""
 
 
 class Pump:
     """A call in progress.
 
     Args:
-        driver: of the stream, in this event loop.
-        stream: of the call.
-        properties: the stream's own, to which what Envoy says is added.
-        context: of the call.
-        message_timeout: milliseconds to ask Envoy for, where a filter holds an answer; 0 to ask for none.
-        begins: told of method and path, before any filter is.
-        tell: told what cannot work.
-        first: Envoy's first message, if it was read before.
+        driver: performs the stream's effects, in this event loop.
+        stream: the call's stream.
+        properties: the stream's properties, to which Envoy's attributes and metadata are added.
+        context: the call's context, of gRPC.
+        message_timeout: milliseconds to ask Envoy for while a filter holds an answer; 0 to ask for none.
+        begins: called with method and path, before any filter.
+        tell: called with each complaint about Envoy's configuration.
+        first: Envoy's first message, if it has been read already.
     """
 
     _reading: asyncio.Future[Any] | None = None
@@ -60,7 +60,7 @@ class Pump:
         self._exchange = ProcessingExchange(driver, stream, properties, begins=begins, wake=self._changed.set)
 
     async def run(self) -> None:
-        """From the first message to the end of the call. Raises: AbortError, of grpc."""
+        """Carry the call from its first message to its end. Raises: AbortError of grpc."""
         exchange = self._exchange
         try:
             while not exchange.processed:
@@ -85,7 +85,7 @@ class Pump:
             exchange.close(whole=exchange.whole)
 
     async def _next(self) -> Any:
-        """Envoy's next message; ``None`` if something may have come out of the filters before that."""
+        """Envoy's next message; ``None`` if something may have come out of the filters before it."""
         if self._first is not None:
             first, self._first = self._first, None
             return first

@@ -14,7 +14,7 @@ class ExtProcSettings(HostSettings):
     listen: Address = ("127.0.0.1", 9002)
     """``HOST:PORT`` of the gRPC server; port 0 lets the system choose."""
     message_timeout: Seconds | None = None
-    """Seconds to ask Envoy for where a filter holds an answer, up to its ``max_message_timeout``; none if not given."""
+    """Seconds to ask Envoy for while a filter holds an answer, up to its ``max_message_timeout``; none by default."""
 
 
 class ExtAuthzSettings(HostSettings):
@@ -23,4 +23,4 @@ class ExtAuthzSettings(HostSettings):
     listen: Address = ("127.0.0.1", 9003)
     """``HOST:PORT`` of the gRPC server; port 0 lets the system choose."""
     http: Address | None = None
-    """``HOST:PORT`` of the HTTP server, for ``http_service``; none if not given."""
+    """``HOST:PORT`` of the HTTP server, for ``http_service``; none by default."""

@@ -514,9 +514,9 @@ def test_envoy_s_listener_of_tcp(tmp_path):
     ("text", "said"),
     [
         (TCP.replace("cluster: db\n", "weighted_clusters: {clusters: [{name: db, weight: 1}]}\n"), "a TCP listener has one upstream: write cluster"),
-        (TCP.replace("network.tcp_proxy.v3.TcpProxy", "network.redis_proxy.v3.RedisProxy"), "RedisProxy' is not known: HttpConnectionManager, Wasm and TcpProxy are"),
-        (TCP.replace("- name: wasm", "- name: first\n        typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, cluster: db}\n      - name: wasm"), "comes after TcpProxy, which lets nothing past"),
-        (ENVOY.replace("    - filters:\n", "    - filters:\n      - name: wasm\n        typed_config:\n          '@type': type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm\n          config: {vm_config: {code: {local: {filename: a}}}}\n"), "network filters before HTTP are not known here"),
+        (TCP.replace("network.tcp_proxy.v3.TcpProxy", "network.redis_proxy.v3.RedisProxy"), "RedisProxy' is not supported: HttpConnectionManager, Wasm, TcpProxy are"),
+        (TCP.replace("- name: wasm", "- name: first\n        typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, cluster: db}\n      - name: wasm"), "comes after TcpProxy, which ends the chain"),
+        (ENVOY.replace("    - filters:\n", "    - filters:\n      - name: wasm\n        typed_config:\n          '@type': type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm\n          config: {vm_config: {code: {local: {filename: a}}}}\n"), "network filters before HTTP are not supported here"),
     ],
 )  # fmt: skip
 def test_listeners_of_tcp_that_are_not_understood(tmp_path, text, said):
@@ -540,16 +540,16 @@ def test_listeners_of_tcp_that_are_not_understood(tmp_path, text, said):
         (ISTIO.replace("failStrategy", "failStratgy"), "i.yaml", ":15: spec.failStratgy: is not understood here"),
         (ISTIO.replace("  wasm:\n", "  lua: {inlineCode: x}\n  wasm:\n"), "i.yaml", "spec.lua: scripts in Lua are not supported"),
         (GATEWAY.replace("  wasm:\n", "  extProc: [{}]\n  wasm:\n"), "g.yaml", "extProc is not a Wasm filter"),
-        (KUMA.replace("AddFirst", "Remove"), "k.yaml", "the operation 'Remove' is on filters that are not here"),
+        (KUMA.replace("AddFirst", "Remove"), "k.yaml", "the operation 'Remove' needs filters that are not here"),
         (NGINX.replace("proxy_wasm auth", "proxy_wasm ath"), "nginx.conf", ":14: proxy_wasm: no module is called 'ath'"),
         (NGINX.replace("http {", "http { proxy_wasm_isolation all;"), "nginx.conf", ":7: proxy_wasm_isolation: is none, stream or filter"),
-        (NGINX.replace("location = /exact", "location ~ x$ { proxy_pass http://app; } location ^~ /api { proxy_pass http://app; } location = /exact"), "nginx.conf", "location: is below a location with ^~, and before regular expressions: that is not known here"),
-        (NGINX.replace("location = /exact { proxy_pass http://app;", "location ~ x$ { proxy_pass http://app/x;"), "nginx.conf", "proxy_pass: has a path, which nginx does not take in a location of a regular expression"),
-        (NGINX.replace("Host $host", "Host $server_name"), "nginx.conf", "location: sends $server_name as Host: that is not known here; $host, $http_host and $proxy_host are"),
+        (NGINX.replace("location = /exact", "location ~ x$ { proxy_pass http://app; } location ^~ /api { proxy_pass http://app; } location = /exact"), "nginx.conf", "location: is below a location with ^~, and before regular expressions: that is not supported"),
+        (NGINX.replace("location = /exact { proxy_pass http://app;", "location ~ x$ { proxy_pass http://app/x;"), "nginx.conf", "proxy_pass: has a path, which nginx does not allow in a location of a regular expression"),
+        (NGINX.replace("Host $host", "Host $server_name"), "nginx.conf", "location: sends $server_name as Host: that is not supported; $host, $http_host and $proxy_host are"),
         (NGINX.replace("proxy_pass http://app; }", "return 200 x; }"), "nginx.conf", ":15: location: has no proxy_pass"),
-        (NGINX.replace("shm_kv cache 1m;", "shm_kv cache 1m"), "nginx.conf", ":6: a } stands where none can: is a ; missing?"),
+        (NGINX.replace("shm_kv cache 1m;", "shm_kv cache 1m"), "nginx.conf", ":6: an unexpected }: is a ; missing?"),
         (NGINX.replace("}\n}\n", "}\n"), "nginx.conf", ":7: a { is not closed"),
-        (NGINX.replace("shm_kv cache 1m;", "socket_read_timeout soon;"), "nginx.conf", ":5: socket_read_timeout: 'soon' is no time: write it as 60s"),
+        (NGINX.replace("shm_kv cache 1m;", "socket_read_timeout soon;"), "nginx.conf", ":5: socket_read_timeout: 'soon' is not a time: write it as 60s"),
         (NGINX.replace("shm_kv cache 1m;", "tls_verify_cert maybe;"), "nginx.conf", ":5: tls_verify_cert: is on or off, not 'maybe'"),
         (APISIX.replace("log: {conf", "jwt: {conf"), "a.yaml", "'jwt' is not one of wasm.plugins"),
     ],
@@ -622,7 +622,7 @@ def test_a_directive_that_nobody_knows_is_told_wherever_it_stands(tmp_path, bloc
 def test_what_is_ignored_is_told_once(tmp_path, caplog):
     read(tmp_path, ENVOY, "e.yaml")
     told = [message for message in caplog.messages if " Envoy" in message]
-    assert any("Struct as a message of protobuf" in message for message in told)
+    assert any("Struct as a protobuf message" in message for message in told)
     caplog.clear()
     read(tmp_path, ISTIO, "i.yaml")
     read(tmp_path, NGINX.replace("shm_kv cache 1m;", "socket_buffer_size 2k;"), "nginx.conf")

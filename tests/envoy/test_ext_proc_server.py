@@ -104,7 +104,7 @@ def test_it_is_told_once_that_bodies_do_not_come(server, proxied):
     proxy = proxied(ours, "NONE")
     assert [proxy.request("POST", "/", b"abcde").echo["body"] for _ in range(3)] == ["abcde"] * 3
     ours.line(
-        r"can change the request's body, and Envoy does not send it: set processing_mode.request_body_mode: STREAMED"
+        r"can change the request's body, but Envoy does not send it: set processing_mode.request_body_mode: STREAMED"
     )
     assert ours.log.count("can change the request's body") == 1
 

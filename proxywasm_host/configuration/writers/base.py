@@ -13,7 +13,7 @@ from proxywasm_host.fetch.reference import is_remote, local_path
 
 
 class Part:
-    """A mapping of the own form, of which a writer takes what it can say."""
+    """A mapping of the own form, from which a writer takes the keys that it can express."""
 
     def __init__(self, value: Any, path: Key, writer: Writer, short: str = "") -> None:
         self.value: dict[str, Any] = {short: value} if short and isinstance(value, str) else dict(value or {})
@@ -21,11 +21,11 @@ class Part:
         self._writer = writer
 
     def take(self, key: str, default: Any = None) -> Any:
-        """What it has under a key, which is said then."""
+        """Take the value of a key, which the writer expresses."""
         return self.value.pop(key, default)
 
     def rest(self) -> None:
-        """What nobody has taken cannot be said."""
+        """Note all keys that were not taken in `Writer.cannot`."""
         for key in self.value:
             self._writer.cannot.append(dotted((*self.path, key)))
         self.value = {}
@@ -68,11 +68,11 @@ def host_and_port(written: object) -> tuple[str, int]:
 
 
 INLINE = "data:application/wasm;base64,"
-"""How a module that stands in a configuration begins."""
+"""The beginning of a module that is contained in a configuration."""
 
 
 def module(given: Part) -> str:
-    """Where its module is: a path, or a URL."""
+    """The location of a filter's module: a path, or a URL."""
     file = str(given.take("file", ""))
     return file if is_remote(file) else local_path(file)
 
@@ -83,5 +83,5 @@ def as_text(value: Any) -> Any:
 
 
 def to_yaml(*documents: Any) -> str:
-    """Documents in YAML, in the order of their keys."""
+    """Documents in YAML, with their keys in the given order."""
     return str(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=120))

@@ -147,10 +147,10 @@ class EnvoyWriter(Writer):
                 }
             }
             if not sha256:
-                self.cannot.append(f"{dotted(given.path)}.file: Envoy demands its sha256")
+                self.cannot.append(f"{dotted(given.path)}.file: Envoy requires its sha256")
         else:
             if is_remote(file):
-                self.cannot.append(f"{dotted(given.path)}.file: Envoy knows no images")
+                self.cannot.append(f"{dotted(given.path)}.file: Envoy does not fetch images")
             inline = {"inline_bytes": file.removeprefix(INLINE)} if file.startswith(INLINE) else None
             vm["code"] = {"local": inline or {"filename": file}}
         if (configuration := given.take("vm_configuration")) is not None:

@@ -138,12 +138,12 @@ class GatewayWriter(IstioWriter):
 
 
 def _dns(name: str) -> str:
-    """A name that Kubernetes takes."""
+    """A name that Kubernetes accepts."""
     return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-") or "filter"
 
 
 def as_value(value: Any) -> Any:
-    """A configuration as a mapping; ``None`` if it is none."""
+    """A configuration as a mapping; ``None`` if it is not one."""
     try:
         found = json.loads(value) if isinstance(value, (str, bytes)) else value
     except ValueError:

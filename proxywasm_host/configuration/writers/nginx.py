@@ -61,7 +61,7 @@ class NginxWriter(Writer):
         return "\n".join([*lines, *routes, "}", ""])
 
     def _calls(self) -> list[str]:
-        """How filters call addresses."""
+        """The directives for filters' calls of addresses."""
         said = self._own.take("allow_any_host")
         if not isinstance(said, dict):
             return []
@@ -149,7 +149,7 @@ class NginxWriter(Writer):
 
 
 def _quoted(text: Any) -> str:
-    """An argument of a directive."""
+    """An argument of a directive, in quotes if it needs them."""
     shown: str = text.decode("utf-8", "replace") if isinstance(text, bytes) else as_text(text)
     if re.fullmatch(r"[\w./:@-]+", shown):
         return shown

@@ -11,12 +11,12 @@ class OwnWriter(Writer):
     """The form of ``proxywasm serve``."""
 
     def write(self) -> str:
-        """All of it, unchanged."""
+        """The whole configuration, unchanged."""
         return to_yaml(plain(self._own.value))
 
 
 def plain(value: Any) -> Any:
-    """Values that YAML has: bytes that are no text are left to `as_any`'s readers as base64."""
+    """A value with plain mappings and lists, as YAML has them. YAML writes bytes as ``!!binary``."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
