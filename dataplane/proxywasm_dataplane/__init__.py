@@ -1,4 +1,4 @@
-"""The data plane of ``proxywasm serve``: HTTP on hyper, in threads of its own. Made for `proxywasm_host.serve`."""
+"""The data plane of ``proxywasm serve``: HTTP on hyper, in separate threads. Made for `proxywasm_host.serve`."""
 
 from collections.abc import Mapping
 

@@ -1,10 +1,10 @@
 from collections.abc import Callable
 from typing import Any
 
-# What a request knows and does is said in `src/filters.rs`.
+# `src/filters.rs` documents it.
 class Request: ...
 
-# What each does is said in `src/server_thread.rs`.
+# `src/server_thread.rs` documents its methods.
 class ServerThread:
     def __init__(self) -> None: ...
     def run(self, listening: int | None, tcp: list[int]) -> None: ...

@@ -1,4 +1,4 @@
-//! Notes each request: a line of the access log, and metrics.
+//! Records each request: a line of the access log, and metrics.
 
 use crate::config::AccessLog;
 use crate::routes::Route;
@@ -15,14 +15,14 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Of the buckets of the times of requests, in seconds.
+/// Upper bounds of the latency buckets, in seconds.
 pub const BOUNDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-/// How long a line may wait for others.
+/// How long a line may wait, to be written together with others.
 const TOGETHER: Duration = Duration::from_millis(10);
 const FULL: usize = 32 << 10;
 
-/// Numbers of one thread.
+/// Counters of one thread.
 #[derive(Default)]
 pub struct Counts {
     pub in_progress: i64,
@@ -39,7 +39,7 @@ impl Counts {
     }
 }
 
-/// The data of an incoming request, for its line.
+/// The data of a request for its log line.
 #[derive(Default)]
 pub struct Line {
     pub client: Option<IpAddr>,
@@ -54,7 +54,7 @@ pub struct Line {
     pub upstream: Option<String>,
 }
 
-/// The file of the log. Lines that cannot be written are dropped: a full disk or pipe stops no request.
+/// The log file. Lines that cannot be written are dropped: a full disk or pipe must not stop requests.
 pub struct Log {
     pub format: Format,
     file: RefCell<Option<File>>,
@@ -78,7 +78,7 @@ impl Log {
         };
         let file = match settings.file.as_str() {
             _ if format == Format::Off => None,
-            // a process may be started without standard output
+            // the process may have no standard output
             "-" => Some(unsafe { libc::dup(1) }).filter(|fd| *fd >= 0).map(|fd| unsafe { File::from_raw_fd(fd) }),
             path => Some(
                 OpenOptions::new()
@@ -123,7 +123,7 @@ impl Drop for Log {
     }
 }
 
-/// A request under way, noted when it is dropped.
+/// A request under way, recorded when this is dropped.
 pub struct Record {
     pub status: u16,
     pub bytes: u64,
@@ -169,7 +169,7 @@ impl Drop for Record {
     }
 }
 
-/// `192.0.2.1 - - [10/Oct/2026:13:55:36 +0000] "GET / HTTP/1.1" 200 2326`; status 0 if the client left before.
+/// `192.0.2.1 - - [10/Oct/2026:13:55:36 +0000] "GET / HTTP/1.1" 200 2326`; the status is 0 if the client left before.
 fn common(line: &Line, status: u16, bytes: u64) -> String {
     let (year, month, day, hour, minute, second) = now();
     let client = line.client.map_or("-".into(), |client| client.to_string());
@@ -191,7 +191,7 @@ fn common(line: &Line, status: u16, bytes: u64) -> String {
     text
 }
 
-/// The same and more, by name.
+/// The same and more, as a JSON object.
 fn as_json(line: &Line, status: u16, bytes: u64, seconds: f64, details: Option<&str>) -> String {
     let (year, month, day, hour, minute, second) = now();
     json!({
@@ -214,11 +214,11 @@ fn as_json(line: &Line, status: u16, bytes: u64, seconds: f64, details: Option<&
     .to_string()
 }
 
-/// Year, month, day, hour, minute, second, of UTC.
+/// Year, month, day, hour, minute and second in UTC.
 fn now() -> (i64, usize, i64, i64, i64, i64) {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
     let (days, rest) = (seconds / 86400, seconds % 86400);
-    // days to a date of the Gregorian calendar, counted from 1 March 0000
+    // the Gregorian date of a day, counted from 1 March 0000
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let of_era = shifted % 146_097;

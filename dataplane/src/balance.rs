@@ -1,4 +1,4 @@
-//! Chooses the server of an upstream for a request, and ejects servers that have failed for a while.
+//! Chooses the server of an upstream for a request, and ejects failing servers for a while.
 
 use crate::config::{Balance, OutlierDetection};
 use crate::head::Base;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// The state of a server of an upstream, in all configurations that name it: a reload keeps it.
+/// The state of an upstream's server. All configurations that name it share it, so it survives a reload.
 #[derive(Default)]
 pub struct Known {
     pub requests: AtomicU64,
@@ -17,13 +17,13 @@ pub struct Known {
     health: Mutex<Health>,
 }
 
-/// By upstream and server.
+/// Keyed by upstream and server.
 pub type AllKnown = BTreeMap<(String, String), Arc<Known>>;
 
 #[derive(Default)]
 struct Health {
     consecutive: u32,
-    /// How often it was ejected, without a good while between.
+    /// Ejections in a row. The count restarts after a server has stayed in for as long as its last ejection lasted.
     ejected: u32,
     until: Option<Instant>,
 }
@@ -34,7 +34,7 @@ impl Known {
     }
 }
 
-/// One server, and what is under way there.
+/// One server, with its requests under way.
 pub struct Server {
     pub base: Base,
     /// `HOST:PORT`.
@@ -49,14 +49,14 @@ impl Server {
         Server { address: base.address().into(), base, weight: weight.into(), known, active: Arc::default() }
     }
 
-    /// A request is under way there.
+    /// Count a request to this server.
     pub fn begin(&self) -> Active {
         self.known.requests.fetch_add(1, Relaxed);
         Active::new(&self.active)
     }
 }
 
-/// One more, until it is dropped.
+/// Adds one to a counter until it is dropped.
 pub struct Active(Arc<AtomicUsize>);
 
 impl Active {
@@ -77,7 +77,7 @@ pub struct Servers {
     all: Vec<Server>,
     balance: Balance,
     outliers: Option<OutlierDetection>,
-    /// How far each has fallen behind its share.
+    /// How far each server has fallen behind its share.
     behind: Mutex<Vec<i64>>,
 }
 
@@ -87,9 +87,10 @@ impl Servers {
         Servers { all, balance, outliers, behind }
     }
 
-    /// The server for a request that has tried these: `wanted`, if it is one, or else by turn.
+    /// The server for a request: the one with the address `wanted` if it was not tried, else one by the balancing
+    /// policy.
     ///
-    /// Ejected ones are left out, and those that were tried; if there is no other, they are not.
+    /// The policy skips ejected servers and those that were tried, unless no other is left.
     pub fn pick(&self, tried: &[usize], wanted: Option<&str>) -> (usize, &Server) {
         let at = match wanted.and_then(|address| self.all.iter().position(|server| *server.address == *address)) {
             Some(at) if !tried.contains(&at) => at,
@@ -122,7 +123,7 @@ impl Servers {
         }
     }
 
-    /// Each as often as its weight says, and spread as evenly as that can be.
+    /// Choose each server as often as its weight says, as evenly spread as possible.
     fn by_turn(&self, among: &[usize]) -> usize {
         let mut behind = self.behind.lock().unwrap();
         let mut all = 0;
@@ -140,7 +141,7 @@ impl Servers {
         next
     }
 
-    /// Note how a request to a server went, as Envoy's outlier detection does.
+    /// Note whether a request to a server failed, as Envoy's outlier detection does.
     pub fn note(&self, at: usize, failed: bool) {
         let known = &self.all[at].known;
         if failed {

@@ -1,7 +1,7 @@
-//! Bodies on their way: to upstream and to the client, through filters or past them.
+//! Bodies on their way to upstream and to the client, through filters or past them.
 //!
-//! The receiving side asks a body for its next piece, and the body asks the sending side: nothing is read before it is
-//! wanted, and only pieces that filters hold wait here.
+//! The receiver asks a body for its next piece, and the body asks the sender: nothing is read before it is needed, and
+//! only pieces that filters hold are buffered here.
 
 use crate::access::Record;
 use crate::filters::{Piece, Stream};
@@ -18,11 +18,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// The reason why a body breaks off.
+/// Why a body breaks off.
 #[derive(Debug, Clone, Copy)]
 pub enum Stopped {
     TooSlow,
-    /// The side that it comes from broke off, or a filter did.
+    /// The sender, or a filter, broke off.
     Broken,
     WrongLength,
 }
@@ -37,21 +37,21 @@ impl std::error::Error for Stopped {}
 
 pub type Next = Poll<Option<Result<Frame<Bytes>, Stopped>>>;
 
-/// A body that is read, with a limit on how long nothing may come.
+/// A body to read, with a limit on the time without progress.
 pub struct Source {
     pub body: Incoming,
     idle: Duration,
-    /// More trailers are none.
+    /// Most trailers; a body with more breaks off.
     fields: usize,
     late: Option<Pin<Box<Sleep>>>,
     waiting: bool,
     progress: Option<Progress>,
     deadline: Option<Instant>,
-    /// Why it has broken off, to be told when it is read on.
+    /// Why it has broken off; reported at the next read.
     stopped: Option<Stopped>,
 }
 
-/// When something of a body has come, and why nothing more will.
+/// When a part of a body last arrived, and why no more will.
 #[derive(Clone)]
 pub struct Progress(Arc<Mutex<(Instant, Option<Stopped>)>>);
 
@@ -74,7 +74,7 @@ impl Source {
         Source { body, idle, fields, late: None, waiting: false, progress: None, deadline: None, stopped: None }
     }
 
-    /// When the whole of it must have come.
+    /// Set the time by which the whole body must have arrived.
     pub fn until(self, deadline: Option<Instant>) -> Source {
         Source { deadline, ..self }
     }
@@ -154,8 +154,8 @@ pub fn poll_piece(source: &mut Source, context: &mut Context<'_>) -> Poll<Result
     }
 }
 
-/// The first piece of a body if it is there, so that filters can be given it together with the head; `None` is left of
-/// a source that has ended.
+/// Return the first piece of a body if it has arrived, so that filters get it together with the head. A source that has
+/// ended becomes `None`.
 pub async fn first_piece(source: &mut Option<Source>) -> Option<Piece> {
     poll_fn(|context| {
         let Some(from) = source else {
@@ -178,8 +178,8 @@ pub async fn first_piece(source: &mut Option<Source>) -> Option<Piece> {
     .await
 }
 
-/// Give filters the next piece of the request; `None` is left of a source that has ended. Returns whether they took it:
-/// what they raised was told.
+/// Feed the next piece of the request to the filters; a source that has ended becomes `None`. Returns false after an
+/// exception, which has been reported.
 pub fn poll_feed(
     stream: &Stream,
     source: &mut Option<Source>,
@@ -201,9 +201,9 @@ pub fn poll_feed(
 pub enum Up {
     Nothing,
     Plain(Source),
-    /// Through filters; `None` when the client has sent all.
+    /// Through filters; the source is `None` once the client has sent everything.
     Filtered(Arc<Stream>, Option<Source>, Size),
-    /// One of these, that may have to be sent again.
+    /// A body that may have to be sent again.
     Kept(Attempt),
 }
 
@@ -267,7 +267,7 @@ impl Body for Up {
     }
 }
 
-/// How long a body is that has come out of filters, as its head says; `None` if it does not.
+/// Bytes still expected of a body from the filters, by the `content-length` of its head; `None` without one.
 pub struct Size(pub Option<u64>);
 
 impl Size {
@@ -287,7 +287,7 @@ impl Size {
     }
 }
 
-/// The body of a response, and all that ends with it.
+/// The body of a response, and everything that is released at its end.
 pub struct Down {
     pub content: Content,
     pub record: Record,
@@ -303,7 +303,7 @@ pub enum Content {
     Filtered(Option<Source>, Size),
 }
 
-/// Tells the filters when a stream is over.
+/// Closes the stream when it is dropped: in the regular way if the flag is set, else because the client has left.
 pub struct Finish(pub Arc<Stream>, pub bool);
 
 impl Drop for Finish {

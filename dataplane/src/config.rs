@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Seconds as the configuration has them.
+/// A number of seconds in the configuration.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(from = "f64")]
 pub struct Seconds(pub Duration);
@@ -25,10 +25,10 @@ impl From<f64> for Seconds {
 pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     pub routes: Vec<Route>,
-    /// How requests are sent to URLs that a header names instead of an upstream, if they may.
+    /// How requests are sent to URLs that a header names instead of an upstream, if that is allowed.
     #[serde(default)]
     pub any_upstream: Option<Upstream>,
-    /// The number of the chain of requests that no route fits.
+    /// Number of the chain for requests that no route fits.
     pub chain: Option<usize>,
     pub clients: Clients,
     pub forwarded: Forwarded,
@@ -46,7 +46,7 @@ pub struct Tcp {
     pub tls: Option<ServerTls>,
     pub connect_attempts: usize,
     pub idle_timeout: Seconds,
-    /// Filters see its connections.
+    /// Whether its connections pass filters.
     pub filtered: bool,
 }
 
@@ -111,7 +111,7 @@ pub struct Retry {
     pub max_body: usize,
 }
 
-/// Envoy's names.
+/// Events, with Envoy's names.
 #[derive(Clone, Copy, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 pub enum RetryOn {
@@ -140,7 +140,7 @@ pub struct Route {
     pub methods: Vec<String>,
     pub headers: BTreeMap<String, String>,
     pub upstream: Option<String>,
-    /// Several, with their shares.
+    /// Several upstreams, with their shares.
     #[serde(default)]
     pub weighted: BTreeMap<String, u32>,
     #[serde(default)]
@@ -148,7 +148,7 @@ pub struct Route {
     #[serde(default)]
     pub direct_response: Option<DirectResponse>,
     pub cluster_header: Option<String>,
-    /// The header that names the upstream is not for it.
+    /// Whether to remove the header that names the upstream.
     #[serde(default)]
     pub remove_cluster_header: bool,
     pub prefix_rewrite: Option<String>,
@@ -158,7 +158,7 @@ pub struct Route {
     pub chain: Option<usize>,
 }
 
-/// Where the client is to ask instead; what is not said is as in its request.
+/// Where to redirect the client; parts that are not given stay as in its request.
 #[derive(Deserialize)]
 pub struct Redirect {
     pub scheme: Option<String>,
@@ -219,11 +219,11 @@ pub struct AccessLog {
 /// One connection of a client.
 pub struct Peer {
     pub client: SocketAddr,
-    /// The same, without the port, as a header says it.
+    /// The client's address without its port, as the value of a header.
     pub client_text: HeaderValue,
     pub server: SocketAddr,
     pub tls: Option<TlsInfo>,
-    /// The same as filters are given it, once a request has made it.
+    /// The same in the form for filters, made by the first request.
     pub scope: OnceCell<Py<PyDict>>,
 }
 
@@ -234,10 +234,10 @@ impl Peer {
     }
 }
 
-/// What TLS says of it.
+/// The connection's TLS.
 #[derive(Clone)]
 pub struct TlsInfo {
     pub version: u16,
-    /// The client's certificate in DER, if it showed one.
+    /// The client's certificate in DER, if it sent one.
     pub certificate: Option<Vec<u8>>,
 }

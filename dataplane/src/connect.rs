@@ -1,4 +1,4 @@
-//! Connections to servers of upstreams: made within a time, and read to their end though nothing more can be written.
+//! Connections to servers of upstreams: made within a time limit, and still read after writing has failed.
 
 use crate::config;
 use crate::tls;
@@ -20,7 +20,7 @@ use tower_service::Service;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-/// Connects, and speaks TLS if the URL says so, within a time.
+/// Connects within a time limit, with TLS if the URL says so.
 #[derive(Clone)]
 pub struct Connector {
     secure: HttpsConnector<Tcp>,
@@ -85,8 +85,8 @@ impl Service<Uri> for Tcp {
     }
 }
 
-/// A server that has answered may close while the request's body is still on its way. What cannot be written is then
-/// dropped without an error, for hyper would let an error take the place of the answer, which can still be read.
+/// A server that has answered may close while the request's body is still on its way. Data that cannot be written is
+/// then dropped without an error, because hyper would return the error instead of the answer, which can still be read.
 pub struct Stream {
     io: TokioIo<TcpStream>,
     closed: bool,

@@ -23,13 +23,13 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The data of a response beside its head and body.
+/// What belongs to a response in addition to its head and body.
 struct Rest {
     record: Record,
     busy: Busy,
     lease: Option<Lease>,
     finish: Option<Finish>,
-    /// The client has asked for a WebSocket over HTTP/2.
+    /// Whether the client has asked for a WebSocket over HTTP/2.
     connect: bool,
 }
 
@@ -49,21 +49,21 @@ impl Rest {
             busy: self.busy,
         });
         if ends {
-            *response.version_mut() = Version::HTTP_10; // hyper closes without being told to keep the connection
+            *response.version_mut() = Version::HTTP_10; // hyper then closes the connection by default
         }
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
     }
 
-    /// The client's message broke off, or is none.
+    /// Answer a client whose message broke off or is invalid.
     fn broken(self) -> Response<Down> {
         let refusal =
             self.busy.refusal().map_or((400, String::new()), |refusal| (refusal.0, format!("{}\n", refusal.1)));
         self.refuse(StatusCode::from_u16(refusal.0).expect("ours"), &refusal.1)
     }
 
-    /// Answer by ourselves what is no request for us; a connection of HTTP/1 ends with it.
+    /// Refuse a request ourselves; a connection of HTTP/1 closes after that.
     fn refuse(self, status: StatusCode, text: &str) -> Response<Down> {
         let closes = self.busy.refuse();
         let mut response = self.answer(status, text);
@@ -73,7 +73,7 @@ impl Rest {
         response
     }
 
-    /// Answer without upstream and past all filters.
+    /// Answer without upstream and filters.
     fn answer(mut self, status: StatusCode, text: &str) -> Response<Down> {
         if let Some(finish) = &mut self.finish {
             finish.1 = true;
@@ -101,15 +101,15 @@ pub struct Exchange {
     peer: Rc<Peer>,
     head: Box<Head>,
     body: Incoming,
-    /// The connection, if the client asks for another protocol.
+    /// The client's connection, if it asks for another protocol.
     client: Option<OnUpgrade>,
-    /// How a WebSocket is accepted that we open for the client.
+    /// The `Sec-WebSocket-Accept` for the key that we made, if the client opens a WebSocket over HTTP/2.
     accepted: Option<Box<HeaderValue>>,
     protocol: &'static str,
     rest: Rest,
 }
 
-/// Read a request's head; the answer, if it is refused.
+/// Read a request's head. A refused request gets the response in the error.
 pub fn begin(
     thread: &ServerThread,
     peer: Rc<Peer>,
@@ -167,7 +167,7 @@ impl Exchange {
         let chain = route.map_or(generation.config.chain, |route| route.chain);
         let opens = head.upgrade.as_ref().is_some_and(|to| websocket::is(to.as_bytes()));
         if !(opens && body.is_end_stream()) {
-            head.upgrade = None; // the request is served without
+            head.upgrade = None; // serve the request without an upgrade
         }
         rest.record.upstream(route, &UpstreamInfo::default());
         let destination = Destination {
@@ -193,13 +193,13 @@ struct Destination<'a> {
     generation: &'a Generation,
     route: Option<&'a Route>,
     began: Instant,
-    /// Chooses among several upstreams.
+    /// A random number, which chooses among several upstreams.
     drawn: u64,
-    /// How a WebSocket is accepted that we open for the client.
+    /// The `Sec-WebSocket-Accept` for the key that we made, if the client opens a WebSocket over HTTP/2.
     accepted: Option<&'a HeaderValue>,
 }
 
-/// Where it went, and what it uses there.
+/// The upstream that a request went to, and what it uses there.
 #[derive(Default)]
 struct UpstreamRequest {
     upstream: Option<Arc<Upstream>>,
@@ -212,7 +212,7 @@ impl<'a> Destination<'a> {
         self.generation.routes.upstream(self.route?, head, self.drawn)
     }
 
-    /// How long nothing of a body may come.
+    /// How long a body may make no progress.
     fn idle(&self, upstream: Option<&Arc<Upstream>>) -> Duration {
         upstream.map_or(self.generation.config.stream_idle_timeout, |upstream| upstream.settings.idle_timeout).0
     }
@@ -233,7 +233,7 @@ impl<'a> Destination<'a> {
         Source::new(body, self.idle(upstream), fields).until(upstream.and_then(|upstream| self.deadline(upstream)))
     }
 
-    /// Send a request to its upstream, and wait for the answer.
+    /// Send a request to its upstream, and wait for the response.
     async fn ask(
         &self,
         mut head: Box<Head>,
@@ -262,7 +262,7 @@ impl<'a> Destination<'a> {
     }
 }
 
-// -- Past all filters ---------------------------------------------------------------------------------------------
+// -- Without filters ----------------------------------------------------------------------------------------------
 
 async fn direct(
     destination: Destination<'_>,
@@ -304,7 +304,7 @@ async fn direct(
     rest.response(parts.status, headers, content)
 }
 
-/// Let both sides speak as they have agreed, through filters if there are any.
+/// Carry both sides after they have switched to another protocol, through filters if there are any.
 fn switched(
     client: Option<OnUpgrade>,
     server: OnUpgrade,
@@ -362,7 +362,7 @@ impl Filtered<'_> {
             head::upgrade(&mut head.headers, to.clone());
         }
         let whole = body.is_end_stream();
-        let end = whole && !upgrades; // what the client says in the other protocol is its body
+        let end = whole && !upgrades; // after a switch, the client's data is the body
         let came = head.headers.get(header::CONTENT_LENGTH).cloned();
         let stream_info =
             StreamInfo { route: self.destination.route, upstream: upstream.as_deref(), ..StreamInfo::default() };
@@ -389,14 +389,14 @@ impl Filtered<'_> {
         };
         head.upgrade = head.upgrade.filter(|_| upgrades);
         if upgrades && head.upgrade.is_none() {
-            // a filter does not want it
+            // a filter has removed the upgrade
             if let Err(error) = stream.request_piece(Piece::Data(Bytes::new(), true)) {
                 crate::unraisable(error);
                 return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
             }
         }
         let up = if head.upgrade.is_some() {
-            head.headers.remove(header::CONTENT_LENGTH); // a filter's: it would be wrong of a request without a body
+            head.headers.remove(header::CONTENT_LENGTH); // a filter's, but no body follows
             Up::Nothing
         } else if end {
             Up::Nothing
@@ -460,7 +460,7 @@ impl Filtered<'_> {
                 let came = headers.get(header::CONTENT_LENGTH).cloned();
                 let mut source = (!end).then(|| self.destination.source(body, &upstream_request));
                 let first = first_piece(&mut source).await;
-                stream.flow().down.waker = None; // what is fed here is read here
+                stream.flow().down.waker = None; // this task reads the result itself
                 if let Err(error) = stream.response_head(parts.status, &headers, end, first, &stream_info) {
                     crate::unraisable(error);
                     return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
@@ -475,7 +475,7 @@ impl Filtered<'_> {
         }
     }
 
-    /// Upstream's place is taken by an answer of ours, which passes the filters as upstream's would.
+    /// Answer instead of upstream; the answer passes the filters as upstream's would.
     async fn respond_error(
         self,
         stream: &Arc<Stream>,
@@ -506,7 +506,7 @@ impl Filtered<'_> {
         }
     }
 
-    /// Send the client what has come out of the filters, and what still will.
+    /// Send the client what has come out of the filters, and what follows.
     async fn respond(
         self,
         stream: &Arc<Stream>,
@@ -550,7 +550,7 @@ impl Rest {
     }
 }
 
-/// Read the request's body until its head comes out, or an answer.
+/// Feed the request's body to the filters until its head, or an answer, comes out.
 fn request_head<'a>(stream: &'a Arc<Stream>, source: &'a mut Option<Source>) -> impl Future<Output = Came> + 'a {
     poll_fn(move |context| {
         loop {
@@ -579,7 +579,7 @@ fn request_head<'a>(stream: &'a Arc<Stream>, source: &'a mut Option<Source>) -> 
     })
 }
 
-/// How long the request's body will be, if the next part that comes out is its last.
+/// The length of the request's body, if the next piece to come out is the last.
 fn request_size<'a>(
     stream: &'a Arc<Stream>,
     source: &'a mut Option<Source>,
@@ -614,7 +614,7 @@ fn size(complete: bool, pieces: &std::collections::VecDeque<Piece>) -> Option<us
     complete.then_some(all)
 }
 
-/// Until the client is to be answered though upstream has not.
+/// Wait until the filters answer the client or reset the stream, before upstream has answered.
 fn answered(stream: &Arc<Stream>) -> impl Future<Output = ()> + '_ {
     poll_fn(move |context| {
         let mut flow = stream.flow();
@@ -626,7 +626,7 @@ fn answered(stream: &Arc<Stream>) -> impl Future<Output = ()> + '_ {
     })
 }
 
-/// Read the response's body until its head comes out; `None` if the stream is reset.
+/// Feed the response's body to the filters until its head comes out; `None` if the stream is reset.
 fn response_head<'a>(
     stream: &'a Arc<Stream>,
     source: &'a mut Option<Source>,
@@ -653,7 +653,7 @@ fn response_head<'a>(
     })
 }
 
-/// How long the response's body will be, if the next part that comes out is its last.
+/// The length of the response's body, if the next piece to come out is the last.
 fn response_size<'a>(
     stream: &'a Arc<Stream>,
     source: &'a mut Option<Source>,
@@ -677,7 +677,7 @@ fn response_size<'a>(
     })
 }
 
-/// Give the filters the next part of the response; false if it breaks off.
+/// Feed the next piece of the response to the filters; false if it breaks off.
 fn feed_response(
     stream: &Arc<Stream>,
     source: &mut Option<Source>,

@@ -1,7 +1,7 @@
-//! The Python side of a request: it feeds a stream of `proxywasm_host` with the GIL held, and takes its effects.
+//! The Python side of a request: feeds a stream of `proxywasm_host` while holding the GIL, and takes its effects.
 //!
-//! Effects of the stream at hand are read here; all others are given to `perform`, which routes them. What comes out
-//! of a stream without being fed (a tick, a reply to a callout) comes to its `Sink`.
+//! Effects of the stream itself are read here; all others go to `perform`, which routes them. Effects that no event
+//! returns (after a tick, or a reply to a callout) arrive at the stream's sink, a `PyRequest`.
 
 use crate::config::{Peer, TlsInfo};
 use crate::head::{Head, listed, of_one_connection};
@@ -18,36 +18,36 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 
-/// Chains of filters, as `serve` gives them: a `Generation`, and what of it every request needs.
+/// The filter chains of a `Generation` of `serve`, with those of its attributes that every request needs.
 pub struct Filters {
     pub generation: Py<PyAny>,
     http_stream: Py<PyAny>,
-    /// Of `http_stream`, whose first argument is a chain.
+    /// Keywords of `http_stream`, whose first argument is a chain.
     keywords: Py<PyTuple>,
-    /// Of `request_headers` and `response_headers`.
+    /// Keywords of `request_headers` and `response_headers`.
     owned: Py<PyTuple>,
     chains: Vec<Py<PyAny>>,
     buffer_limit: Py<PyAny>,
-    /// Who takes what comes out of streams by itself.
+    /// The driver's receivers of effects that no event returns, by stream.
     sinks: Py<PyDict>,
     makes_streams: bool,
     records: bool,
     sample: u64,
     sampling: Arc<Sampling>,
     kinds: [Py<PyAny>; 9],
-    /// Of each chain, whether a filter of it can change bodies.
+    /// For each chain: whether any of its filters can change bodies.
     changes_bodies: Vec<OnceLock<bool>>,
 }
 
-/// Which requests of a thread may be looked at.
+/// Which requests of a thread may be sampled.
 #[derive(Default)]
 pub struct Sampling {
     pub all: AtomicBool,
-    /// Requests since it was last asked.
+    /// Requests since `look` was last called.
     passed: AtomicU64,
 }
 
-/// Envoy's word for a client that went away.
+/// Envoy's response code details for a client that disconnected.
 const GONE: &str = "downstream_remote_disconnect";
 const KINDS: [&str; 9] = [
     "RequestHeaders",
@@ -70,13 +70,13 @@ pub enum Piece {
 pub type RequestOut = Option<Box<Head>>;
 pub type ResponseOut = Option<(StatusCode, HeaderMap)>;
 
-/// What has come out of the filters and was not taken, for one direction.
+/// What has come out of the filters in one direction and has not been read yet.
 pub struct Direction<H> {
     pub head: Option<(H, bool)>,
     pub pieces: VecDeque<Piece>,
-    /// The end has come out.
+    /// The end of the message has come out.
     pub complete: bool,
-    /// Filters hold more than their limit: nothing more is to be read.
+    /// Filters hold more than their limit: read no more.
     pub full: bool,
     pub waker: Option<Waker>,
 }
@@ -93,7 +93,7 @@ pub struct Flow {
     pub down: Direction<ResponseOut>,
     pub reset: bool,
     pub closed: bool,
-    /// Upstream goes over to another protocol: the response is 101.
+    /// Upstream's response was 101: it switches to another protocol.
     pub switching: bool,
     /// The server that a filter has chosen.
     pub wanted: Option<String>,
@@ -107,7 +107,7 @@ impl Flow {
     }
 }
 
-/// A request in the filters.
+/// A request that passes filters.
 pub struct Stream {
     python: Py<PyAny>,
     filters: Arc<Filters>,
@@ -117,7 +117,7 @@ pub struct Stream {
     flow: Mutex<Flow>,
 }
 
-/// What filters can read of where a request goes, as properties.
+/// The destination of a request, which filters read in properties.
 #[derive(Default)]
 pub struct StreamInfo<'a> {
     pub route: Option<&'a Route>,
@@ -145,13 +145,13 @@ struct Known {
     route: Option<Arc<str>>,
     virtual_host: Option<Arc<str>>,
     upstream: Option<Arc<str>>,
-    /// Its address, and how many have been asked.
+    /// Address of the current server, and the number of attempts so far.
     server: Option<(Address, u32)>,
     error: Option<(u32, String, Option<String>)>,
 }
 
 impl Known {
-    /// Under Envoy's names.
+    /// Set the properties, under Envoy's names.
     fn tell(&self, properties: &Bound<'_, PyDict>) -> PyResult<()> {
         properties.clear();
         let names = [
@@ -183,8 +183,9 @@ impl Known {
     }
 }
 
-/// A request as its stream has it: the properties, which are made when a filter asks for one, and who takes note of what
-/// comes out of the stream when it was not fed.
+/// A request for its stream: a mapping of properties, which is made when a filter first reads one. A call of it
+/// receives
+/// an effect that no event returned.
 #[pyclass(frozen, mapping, name = "Request")]
 pub struct PyRequest {
     filters: Arc<Filters>,
@@ -196,12 +197,12 @@ pub struct PyRequest {
 #[derive(Default)]
 struct Properties {
     known: Known,
-    /// What Python makes of them, and what that stands on.
+    /// The mapping that Python made, and the dictionary of the destination in it.
     made: Option<(Py<PyAny>, Py<PyDict>)>,
 }
 
 impl PyRequest {
-    /// More is known.
+    /// Update the destination.
     fn tell(&self, py: Python<'_>, known: Known) -> PyResult<()> {
         let mut properties = self.properties.lock().unwrap();
         if let Some((_, routed)) = &properties.made {
@@ -244,7 +245,7 @@ impl PyRequest {
         self.mapping(py)?.len()
     }
 
-    /// Whatever else a mapping can do.
+    /// Other methods of a mapping.
     fn __getattr__<'py>(&self, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
         self.mapping(name.py())?.getattr(name)
     }
@@ -277,8 +278,8 @@ fn pairs<'py>(py: Python<'py>, pseudo: &[(&[u8], &[u8])], headers: &HeaderMap) -
     PyList::new(py, all)
 }
 
-/// What is known of the connection, as ASGI has it; `origin` is the client's address as trusted proxies tell it.
-/// `protocol` is the version of HTTP, if that is what is spoken.
+/// The scope of a connection, as in ASGI. `origin` is the client's address according to trusted proxies; `protocol` is
+/// the version of HTTP, or `None` for another protocol.
 pub fn scope(py: Python<'_>, protocol: Option<&str>, peer: &Peer, origin: Option<IpAddr>) -> PyResult<Py<PyDict>> {
     let usual = origin.is_none() && protocol != Some("1.0");
     if let Some(scope) = peer.scope.get().filter(|_| usual) {
@@ -306,7 +307,7 @@ pub fn scope(py: Python<'_>, protocol: Option<&str>, peer: &Peer, origin: Option
     Ok(scope)
 }
 
-/// Call with positional arguments, and keywords after them.
+/// Call a function; the last arguments belong to `keywords`.
 fn call<'py>(
     function: &Bound<'py, PyAny>,
     arguments: &[&Bound<'py, PyAny>],
@@ -315,7 +316,7 @@ fn call<'py>(
     let pointers: [*mut ffi::PyObject; 5] =
         std::array::from_fn(|at| arguments.get(at).map_or(std::ptr::null_mut(), |one| one.as_ptr()));
     let positional = arguments.len() - keywords.len();
-    // SAFETY: all are borrowed for as long as the call takes, and there are as many as it says.
+    // SAFETY: the pointers are borrowed for the whole call, and there are as many as it is told.
     unsafe {
         let result = ffi::PyObject_Vectorcall(function.as_ptr(), pointers.as_ptr(), positional, keywords.as_ptr());
         Bound::from_owned_ptr_or_err(function.py(), result)
@@ -346,7 +347,7 @@ impl Filters {
         })
     }
 
-    /// A request comes in.
+    /// Make the stream of a request, and feed it the headers.
     pub fn begin(
         self: &Arc<Self>,
         chain: usize,
@@ -418,13 +419,13 @@ impl Filters {
             let asked = (chain, PyBytes::new(py, authority), PyBytes::new(py, target), properties);
             return self.generation.bind(py).call_method1(intern!(py, "stream"), asked);
         }
-        // what is beyond limits of headers was refused where it came in
+        // without `header_limits`: the request was refused on arrival if it exceeds them
         let (plugins, none) = (self.chains[chain].bind(py), py.None());
         let arguments = [plugins, properties, self.buffer_limit.bind(py), none.bind(py)];
         call(self.http_stream.bind(py), &arguments, self.keywords.bind(py))
     }
 
-    /// Take note of an effect; `came` are headers that were given to the filters and may come out as they are.
+    /// Read an effect into `flow`. `came` are the headers that filters got; those that come out unchanged are reused.
     fn read(
         &self,
         py: Python<'_>,
@@ -490,7 +491,7 @@ impl Stream {
         self.flow.lock().unwrap()
     }
 
-    /// Read what an event has returned.
+    /// Take the effects that an event has returned.
     fn take(&self, py: Python<'_>, todo: &Bound<'_, PyAny>, came: &HeaderMap) -> PyResult<()> {
         let own = self.python.bind(py);
         let mut others: Option<Bound<'_, PyList>> = None;
@@ -510,7 +511,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Headers, which are the stream's from now on.
+    /// Feed headers, which belong to the stream from now on.
     fn feed_headers<'py>(
         &self,
         py: Python<'py>,
@@ -562,7 +563,7 @@ impl Stream {
         })
     }
 
-    /// The response's head has come, and with it perhaps the first piece of its body.
+    /// Feed the response's head, and the first piece of its body if that has arrived.
     pub fn response_head(
         &self,
         status: StatusCode,
@@ -604,7 +605,7 @@ impl Stream {
         }
     }
 
-    /// Both messages have come out of the filters: they need not be called once more for the end.
+    /// Close the stream if both messages have come out of the filters, which saves a call later.
     fn finish_if_complete(&self, py: Python<'_>) {
         let mut flow = self.flow();
         let complete = flow.up.complete && flow.down.complete && !flow.reset && !flow.switching;
@@ -650,11 +651,11 @@ impl Stream {
             let ask = |py: Python<'_>| self.python.bind(py).getattr(intern!(py, "changes_bodies"))?.is_truthy();
             Python::attach(ask).unwrap_or(true)
         };
-        // Where the chain is chosen in Python, it is another one for each stream.
+        // Python chooses the chain of each stream if there is no entry.
         self.filters.changes_bodies.get(self.chain).map_or_else(ask, |known| *known.get_or_init(ask))
     }
 
-    /// Whether a filter has said that the route stays, whatever becomes of the headers (Higress).
+    /// Whether a filter has pinned the route, whatever happens to the headers (Higress).
     pub fn keeps_route(&self) -> bool {
         Python::attach(|py| {
             let state = self.python.bind(py).getattr("filter_state")?;
@@ -667,7 +668,7 @@ impl Stream {
         })
     }
 
-    /// Both sides are done with it; `gone`, if the client left before.
+    /// Close the stream after both sides have ended; `gone` if the client left earlier.
     pub fn finish(&self, gone: bool) {
         if std::mem::replace(&mut self.flow().closed, true) {
             return;
@@ -677,10 +678,10 @@ impl Stream {
     }
 }
 
-/// How large a part of a body is that goes on as it is in Python, and is not copied.
+/// Bytes from which a part of a body is shared with Python instead of copied.
 const SHARED: usize = 4096;
 
-/// A part of a body that has come out of filters.
+/// The data of a part of a body that has come out of filters.
 fn bytes(data: &Bound<'_, PyBytes>) -> Bytes {
     match data.as_bytes() {
         small if small.len() < SHARED => Bytes::copy_from_slice(small),
@@ -701,7 +702,7 @@ fn each(headers: &Bound<'_, PyAny>, mut see: impl FnMut(&[u8], &[u8]) -> bool) -
     Ok(true)
 }
 
-/// Headers that were given to filters: most come out as they are, in their order, and need not be made anew.
+/// Headers that filters got. Most come out unchanged and in the same order, and need not be made again.
 struct Came<'a> {
     all: Vec<(&'a HeaderName, &'a HeaderValue)>,
     at: usize,
@@ -712,7 +713,7 @@ impl<'a> Came<'a> {
         Came { all: headers.iter().collect(), at: 0 }
     }
 
-    /// The next one of these, if it is this; others before it did not come out.
+    /// The next header of this name, if its value is the same too; those before it did not come out.
     fn same(&mut self, name: &[u8], value: &[u8]) -> Option<(&'a HeaderName, &'a HeaderValue)> {
         let mut ahead = self.all.iter().enumerate().skip(self.at).take(AHEAD);
         let (at, (known, said)) = ahead.find(|(_, (known, _))| known.as_str().as_bytes() == name)?;
@@ -736,10 +737,10 @@ impl<'a> Came<'a> {
     }
 }
 
-/// How many may be missing between two that come out.
+/// How many headers `same` looks ahead.
 const AHEAD: usize = 4;
 
-/// Take away what is a matter of one connection.
+/// Remove the headers of a single connection.
 fn clean(map: &mut HeaderMap) {
     for value in listed(map, header::CONNECTION) {
         for word in value.as_bytes().split(|byte| *byte == b',') {
@@ -757,7 +758,7 @@ fn clean(map: &mut HeaderMap) {
     }
 }
 
-/// Headers without pseudo headers and what is a matter of one connection; `None` if they cannot be sent.
+/// Headers to send, without pseudo headers and those of a single connection; `None` if one cannot be sent.
 fn out(headers: &Bound<'_, PyAny>, came: &HeaderMap) -> PyResult<Option<HeaderMap>> {
     let mut came = Came::new(came);
     let mut map = HeaderMap::with_capacity(headers.len()? + 2);
@@ -766,8 +767,8 @@ fn out(headers: &Bound<'_, PyAny>, came: &HeaderMap) -> PyResult<Option<HeaderMa
     Ok(good.then_some(map))
 }
 
-/// Leave one `content-length` of several, which says 0 if nothing follows. What it says else is put right when that is
-/// known: it is not what the sender said.
+/// Keep one `content-length`, which is 0 if nothing follows. Another value, which a filter may have set, is corrected
+/// when the length is known.
 fn right_length(map: &mut HeaderMap, ends: bool) {
     if let Some(first) = map.get(header::CONTENT_LENGTH).cloned() {
         map.insert(header::CONTENT_LENGTH, if ends { HeaderValue::from_static("0") } else { first });
@@ -782,7 +783,7 @@ fn request_out(headers: &Bound<'_, PyAny>, ends: bool, came: &HeaderMap) -> PyRe
     let mut came = Came::new(came);
     let (mut method, mut authority, mut target, mut https) = (None, None, None, false);
     let mut map = HeaderMap::with_capacity(headers.len()? + 4);
-    map.insert(header::HOST, HeaderValue::from_static("")); // its place: the first
+    map.insert(header::HOST, HeaderValue::from_static("")); // reserves the first place
     let good = each(headers, |name, value| {
         match name {
             b":method" => method = Method::from_bytes(value).ok().filter(|method| *method != Method::CONNECT),

@@ -1,6 +1,6 @@
 //! Heads of messages between the two sides: which headers pass, which are removed, and which we set.
 //!
-//! Headers that belong to one connection (RFC 9110, 7.6.1) go no further; framing is made anew on each side, by hyper.
+//! Headers of a single connection (RFC 9110, section 7.6.1) are not forwarded; hyper frames messages anew on each side.
 
 use crate::body::Up;
 use crate::config::{Forwarded, Peer};
@@ -18,23 +18,23 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// A request that is answered at once, before filters and upstream.
 pub struct Refused(pub StatusCode, pub &'static str);
 
-/// A request's head without what belongs to the connection; `Host` is `authority`.
+/// A request's head without the headers of a single connection; the value of `Host` is `authority`.
 #[derive(Clone)]
 pub struct Head {
     pub method: Method,
     pub authority: HeaderValue,
     pub target: String,
     pub https: bool,
-    /// The first has the place of `Host`, whose value is `authority`.
+    /// The first is `Host`, which later gets the value of `authority`.
     pub headers: HeaderMap,
-    /// The client's address as trusted proxies before us tell it.
+    /// The client's address according to trusted proxies before us.
     pub origin: Option<IpAddr>,
-    /// The protocol that the client asks to go over to.
+    /// The protocol that the client asks to switch to.
     pub upgrade: Option<HeaderValue>,
 }
 
 impl Head {
-    /// Ask for another host, and tell of the client's.
+    /// Replace the host, and put the client's into `X-Forwarded-Host`.
     pub fn say_host(&mut self, host: HeaderValue) {
         let before = std::mem::replace(&mut self.authority, host);
         if !before.is_empty() {
@@ -71,7 +71,7 @@ fn named(connection: &[HeaderValue], name: &HeaderName) -> bool {
         })
 }
 
-/// Bytes of headers as they are on the wire.
+/// Bytes of headers on the wire.
 pub fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum()
 }
@@ -80,15 +80,15 @@ pub fn listed(headers: &HeaderMap, name: HeaderName) -> Vec<HeaderValue> {
     headers.get_all(name).iter().cloned().collect()
 }
 
-/// Whether a list of words in a header has this one.
+/// Whether a header that is a list contains this word.
 pub fn has_word(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
     headers.get_all(name).iter().any(|value| {
         value.as_bytes().split(|byte| *byte == b',').any(|each| each.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
     })
 }
 
-/// Take a request apart. A head that can be read in two ways is refused, and so are more than so many headers, which
-/// `http1_syntax` counts for HTTP/1 alone.
+/// Read a request's head. An ambiguous head is refused, and one with more than `most` headers, which `http1_syntax`
+/// counts for HTTP/1 only.
 pub fn read(parts: &request::Parts, peer: &Peer, most: usize) -> Result<Box<Head>, Refused> {
     let bad = |why| Refused(StatusCode::BAD_REQUEST, why);
     if parts.headers.len() > most {
@@ -167,7 +167,7 @@ pub fn read(parts: &request::Parts, peer: &Peer, most: usize) -> Result<Box<Head
         [] => (),
         [one] => drop(headers.insert(header::COOKIE, one.clone())),
         several => {
-            // HTTP/2 may split them
+            // HTTP/2 may split cookies
             let all = several.iter().map(|each| each.as_bytes()).collect::<Vec<_>>().join(&b"; "[..]);
             headers.insert(header::COOKIE, HeaderValue::from_bytes(&all).expect("of values"));
         }
@@ -176,7 +176,7 @@ pub fn read(parts: &request::Parts, peer: &Peer, most: usize) -> Result<Box<Head
     Ok(Box::new(Head { method: parts.method.clone(), authority, target, https, headers, origin: None, upgrade }))
 }
 
-/// A host and its port (RFC 9110, section 7.2).
+/// Whether this is a host, with or without a port (RFC 9110, section 7.2).
 fn is_authority(text: &[u8]) -> bool {
     let host = host_of(text);
     let port = text[host.len()..].strip_prefix(b":").unwrap_or_default();
@@ -187,7 +187,7 @@ fn is_authority(text: &[u8]) -> bool {
     inside && port.iter().all(u8::is_ascii_digit)
 }
 
-/// Tell upstream and filters of the client, as Envoy does (`conn_manager_utility.cc`).
+/// Describe the client to upstream and filters, as Envoy does (`conn_manager_utility.cc`).
 pub fn forward(head: &mut Head, settings: &Forwarded, peer: &Peer) {
     let headers = &mut head.headers;
     let before = headers.get_all(XFF).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b","[..]);
@@ -237,7 +237,7 @@ fn address(hop: &[u8]) -> Option<IpAddr> {
     text.parse().ok().or_else(|| text.rsplit_once(':')?.0.trim_matches(['[', ']']).parse().ok())
 }
 
-/// Make the request for upstream; `None` if HTTP has no form for it.
+/// Make the request for upstream; `None` if HTTP cannot express it.
 pub fn for_upstream(head: Box<Head>, base: &Base, rewrite_host: bool, http2: bool, body: Up) -> Option<Request<Up>> {
     let mut head = *head;
     let target = match head.target == "*" || base.prefix.is_empty() {
@@ -270,7 +270,7 @@ pub fn for_upstream(head: Box<Head>, base: &Base, rewrite_host: bool, http2: boo
     Some(request)
 }
 
-/// Where upstream is.
+/// The URL of a server, in parts.
 pub struct Base {
     pub scheme: http::uri::Scheme,
     pub authority: http::uri::Authority,
@@ -296,13 +296,13 @@ impl Base {
     }
 }
 
-/// Say which protocol the connection goes over to.
+/// Set the headers of a switch to another protocol.
 pub fn upgrade(headers: &mut HeaderMap, to: HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, to);
 }
 
-/// What a response with 101 becomes: the connection, and the headers for the client.
+/// Take a response with 101 apart: the connection, and the headers for the client.
 pub fn switching<B>(response: &mut http::Response<B>) -> (hyper::upgrade::OnUpgrade, HeaderMap) {
     let mut headers = end_to_end(response.headers());
     if let Some(to) = response.headers().get(header::UPGRADE) {
@@ -311,7 +311,7 @@ pub fn switching<B>(response: &mut http::Response<B>) -> (hyper::upgrade::OnUpgr
     (hyper::upgrade::on(response), headers)
 }
 
-/// A response's headers without what belongs to the connection.
+/// A response's headers without those of a single connection.
 pub fn end_to_end(came: &HeaderMap) -> HeaderMap {
     let connection = listed(came, header::CONNECTION);
     if connection.is_empty() && !came.keys().any(of_one_connection) {

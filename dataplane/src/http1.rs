@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower_service::Service;
 
-/// A server that has answered may leave the rest of the request unread for so long.
+/// How long a server that has answered may leave the rest of the request unread.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// The connections to one server.
@@ -30,11 +30,11 @@ pub struct Http1 {
     kept: Arc<Mutex<Kept>>,
 }
 
-/// Connections without a request, the last used at the end.
+/// Idle connections, the one used last at the end.
 #[derive(Default)]
 struct Kept {
     idle: Vec<Idle>,
-    /// A task closes those that are not used for long.
+    /// Whether a task is closing those that stay idle.
     watched: bool,
 }
 
@@ -45,12 +45,12 @@ struct Idle {
     since: Instant,
 }
 
-/// One that carries a request. When it is dropped it is kept for others, once it can carry another.
+/// A connection that carries a request. When dropped it is kept for others, as soon as it can carry another.
 pub struct Connection {
     sender: Option<SendRequest<Up>>,
     driver: AbortHandle,
     pub remote: Option<SocketAddr>,
-    /// It has carried a response: the server may close it at any time, also when a request is on its way there.
+    /// It has carried a response: the server may close it at any time, even while a request is on its way.
     reused: bool,
     kept: Weak<Mutex<Kept>>,
     keepalive: Duration,
@@ -61,14 +61,15 @@ impl Http1 {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(settings.max_header_size.max(AT_ONCE));
         if settings.max_headers > HEADERS {
-            builder.max_headers(settings.max_headers); // which then are on the heap
+            builder.max_headers(settings.max_headers); // hyper then allocates them on the heap
         }
         Http1 { uri, connector, builder, keepalive: settings.keepalive.0, kept: Arc::default() }
     }
 
-    /// Send a request. One that a connection in use before could not take goes over another. If such a connection was
-    /// closed with the request on its way, that is sent once more if it has no body and its method may be repeated
-    /// (RFC 9110, 9.2.2), until a connection is new.
+    /// Send a request, over an idle connection if there is one. If a reused connection could not take it, it goes over
+    /// another. If the server closed a reused connection during the request, it is sent again, provided that it has no
+    /// body
+    /// and an idempotent method (RFC 9110, section 9.2.2).
     pub async fn send(&self, mut request: Request<Up>) -> Result<(Response<Incoming>, Connection), UpstreamError> {
         loop {
             let mut connection = match self.idle() {
@@ -81,7 +82,7 @@ impl Http1 {
                 Ok(response) => {
                     connection.reused = true;
                     if response.version() < Version::HTTP_11 {
-                        connection.kept = Weak::new(); // it could not take a body of unknown size
+                        connection.kept = Weak::new(); // HTTP/1.0 has no bodies of unknown size
                     }
                     return Ok((response, connection));
                 }
@@ -96,7 +97,7 @@ impl Http1 {
         }
     }
 
-    /// The connection that was used last, if it is open.
+    /// The open connection that was used last; `None` if it has been idle for too long.
     fn idle(&self) -> Option<Connection> {
         let mut kept = self.kept.lock().unwrap();
         let idle = loop {
@@ -140,12 +141,12 @@ impl Drop for Connection {
         if sender.is_ready() {
             keep(&kept, sender, driver, remote, keepalive);
         } else if let Ok(runtime) = Handle::try_current() {
-            // something of its request or response is still on its way
+            // a part of its request or response is still on its way
             runtime.spawn(async move {
                 match timeout(LINGER, sender.ready()).await {
                     Ok(Ok(())) => keep(&kept, sender, driver, remote, keepalive),
                     Ok(Err(_)) => (),
-                    Err(_) => driver.abort(), // nothing else ends it while the server does not read
+                    Err(_) => driver.abort(), // nothing else ends it if the server does not read
                 }
             });
         }
@@ -170,7 +171,7 @@ fn keep(
     }
 }
 
-/// Let go of connections that are not used, until there are none.
+/// Close connections that stay idle, until none is left.
 async fn close_idle(kept: Weak<Mutex<Kept>>, keepalive: Duration) {
     let mut due = Instant::now() + keepalive;
     loop {
@@ -188,7 +189,7 @@ async fn close_idle(kept: Weak<Mutex<Kept>>, keepalive: Duration) {
     }
 }
 
-/// The same request, if it may be repeated.
+/// A copy of the request, if it may be sent again.
 fn again(request: &Request<Up>) -> Option<Request<Up>> {
     let is_idempotent = matches!(
         *request.method(),
@@ -204,7 +205,7 @@ fn again(request: &Request<Up>) -> Option<Request<Up>> {
     Some(again)
 }
 
-/// Whether the server went away before it said anything.
+/// Whether the server closed the connection before it answered.
 fn closed(error: &hyper::Error) -> bool {
     error.is_incomplete_message()
         || error.is_canceled()

@@ -1,21 +1,21 @@
-//! Refuses messages that hyper accepts and other servers may read in another way (RFC 9112): it checks the bytes of a
+//! Refuses messages that hyper accepts but other servers may read differently (RFC 9112): checks the bytes of a
 //! connection before hyper gets them, and changes none.
 //!
-//! * Lines end with CRLF, of heads, chunks and trailers.
-//! * One Content-Length of digits, or one Transfer-Encoding, which is `chunked`; never both.
-//! * A field is a name, a colon and a value without control characters; nothing is folded.
-//! * Heads and trailers have no more bytes and fields than the limits.
+//! * Lines of heads, chunks and trailers end with CRLF.
+//! * There is at most one Content-Length, of digits, or one Transfer-Encoding, which is `chunked`; never both.
+//! * A field is a name, a colon and a value without control characters, on one line.
+//! * Heads and trailers keep the limits on bytes and fields.
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes of the line before a chunk, with its extensions.
+/// Most bytes of the line before a chunk, with its extensions.
 const CHUNK_LINE: usize = 4096;
 
-/// A request that is refused: status, and what the client is told.
+/// A refused request: the status, and the text for the client.
 #[derive(Clone, Copy)]
 pub struct Refusal(pub u16, pub &'static str);
 
 impl Refusal {
-    /// As the client gets it; the connection is closed after it.
+    /// The response to the client; the connection is closed after it.
     pub fn response(&self) -> Vec<u8> {
         let Refusal(status, why) = self;
         let reason =
@@ -29,27 +29,27 @@ enum At {
     /// The first bytes of the connection.
     Start,
     Head,
-    /// In a body, so many bytes before its end.
+    /// In a body, this many bytes before its end.
     Sized(u64),
     ChunkLine,
     Chunk(u64),
-    /// Behind a chunk: CRLF.
+    /// After a chunk: its CRLF.
     ChunkEnd,
     Trailers,
-    /// What follows is no HTTP/1.
+    /// What follows is not HTTP/1.
     Free,
 }
 
 pub struct Http1Syntax {
     at: At,
-    /// Bytes of a section, and fields in it.
+    /// Most bytes of a section, and most fields in it.
     limit: usize,
     fields: usize,
-    /// What has come of a head, a line before a chunk or trailers.
+    /// The part of a head, chunk line or trailers that has arrived.
     seen: Vec<u8>,
-    /// Lines of it.
+    /// Number of its lines.
     count: usize,
-    /// The first line of the last head, cut.
+    /// The first line of the last head, truncated.
     pub line: String,
 }
 
@@ -58,22 +58,22 @@ impl Http1Syntax {
         Http1Syntax { at: At::Start, limit, fields, seen: Vec::new(), count: 0, line: String::new() }
     }
 
-    /// The connection is no HTTP/1 from now on.
+    /// Stop checking: the connection has left HTTP/1.
     pub fn free(&mut self) {
         self.at = At::Free;
     }
 
-    /// How many bytes have come of a head that is not whole.
+    /// Number of bytes that have arrived of an incomplete head.
     pub fn head_bytes(&self) -> usize {
         if matches!(self.at, At::Start | At::Head) { self.seen.len() } else { 0 }
     }
 
-    /// Whether what comes belongs to the body of a request.
+    /// Whether the next bytes belong to the body of a request.
     pub fn in_body(&self) -> bool {
         !matches!(self.at, At::Start | At::Head | At::Free)
     }
 
-    /// Look at what has come. So many bytes may go on, and if that is not all, why the others may not.
+    /// Check bytes that have arrived. Returns how many of them may pass, and, if others may not, why.
     pub fn look(&mut self, data: &[u8]) -> (usize, Option<Refusal>) {
         let mut at = 0;
         while at < data.len() {
@@ -111,7 +111,7 @@ impl Http1Syntax {
             }
             At::Head => {
                 if self.seen.is_empty() && data[0] == b'\r' {
-                    // RFC 9112, 2.2: an empty line before a request is left out
+                    // RFC 9112, section 2.2: ignore an empty line before a request
                     return match data.get(1) {
                         Some(b'\n') => Ok(2),
                         None => Ok(1),
@@ -119,7 +119,7 @@ impl Http1Syntax {
                     };
                 }
                 if self.seen.is_empty() && data[0] == b'\n' {
-                    return Ok(1); // of that empty line
+                    return Ok(1); // the end of that empty line
                 }
                 if self.seen.is_empty() && !is_token(&data[..1]) {
                     return Err(Refusal(400, "this is no request line"));
@@ -175,7 +175,7 @@ impl Http1Syntax {
         }
     }
 
-    /// Take lines up to and with an empty one.
+    /// Read lines up to and including an empty one.
     fn section(&mut self, data: &[u8]) -> Result<usize, Refusal> {
         for (at, byte) in data.iter().enumerate() {
             if *byte != b'\n' {
@@ -219,7 +219,7 @@ impl Http1Syntax {
         }
     }
 
-    /// A section that has come as a whole.
+    /// Take a section that is complete.
     fn whole(&mut self) -> Option<Vec<u8>> {
         (self.seen.ends_with(b"\r\n\r\n") || self.seen == b"\r\n").then(|| std::mem::take(&mut self.seen))
     }
@@ -268,7 +268,7 @@ impl Http1Syntax {
     }
 }
 
-/// The lines of a section, without its last, empty one.
+/// The lines of a section, without the empty one at its end.
 fn lines(section: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     section
         .split(|byte| *byte == b'\n')
@@ -281,7 +281,7 @@ fn first_line(seen: &[u8]) -> String {
     String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned()
 }
 
-/// Name and value of a field; no name if there is none.
+/// Name and value of a field; the name is empty if there is no colon.
 fn field(line: &[u8]) -> (&[u8], &[u8]) {
     line.iter().position(|byte| *byte == b':').map_or((&b""[..], line), |at| (&line[..at], line[at + 1..].trim_ascii()))
 }

@@ -20,9 +20,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
-/// How long a connection with requests may be silent until it is asked for a sign of life.
+/// How long a connection with requests may be silent before it is pinged.
 const PING: Duration = Duration::from_secs(15);
-/// How often it is looked whether a server has said that it takes WebSockets: hyper tells nobody.
+/// How often to check whether a server supports WebSockets, which hyper does not report by itself.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The connections to one server.
@@ -41,10 +41,10 @@ pub struct Http2 {
 struct Connection {
     sender: SendRequest<Up>,
     streams: Arc<AtomicUsize>,
-    /// How many streams the server allows.
+    /// Most streams that the server allows.
     most: Arc<AtomicUsize>,
     used: Arc<Mutex<Instant>>,
-    /// Whether the server has said that it takes WebSockets (RFC 8441, section 3), and who wants to know.
+    /// Whether the server supports WebSockets (RFC 8441, section 3), and a signal that a request waits for this.
     websockets: (watch::Receiver<bool>, Arc<Notify>),
     remote: Option<SocketAddr>,
 }
@@ -55,7 +55,7 @@ impl Connection {
     }
 }
 
-/// What came of a request.
+/// A response, and the stream that carries it.
 pub struct Answer {
     pub response: Response<Incoming>,
     pub remote: Option<SocketAddr>,
@@ -81,12 +81,12 @@ impl Http2 {
         }
     }
 
-    /// Whether the server has chosen HTTP/1.1 when it was asked.
+    /// Whether the server has chosen HTTP/1.1 in TLS (ALPN).
     pub fn is_declined(&self) -> bool {
         self.declined.load(Relaxed)
     }
 
-    /// Connect, if that has to be done; afterwards it is known whether HTTP/2 is spoken.
+    /// Connect if no connection is free. Afterwards `is_declined` says whether the server uses HTTP/1.1.
     pub async fn ready(&self, known: bool) -> Result<(), UpstreamError> {
         if !self.is_declined() && self.free().is_none() {
             self.connect(known).await?;
@@ -94,8 +94,9 @@ impl Http2 {
         Ok(())
     }
 
-    /// Send a request. One that meets a connection which was just closed goes over another; one for a WebSocket waits
-    /// until the server has said that it takes them.
+    /// Send a request. If its connection has just closed, it goes over another. A request for a WebSocket waits until
+    /// the
+    /// server has announced its support.
     pub async fn send(&self, mut request: Request<Up>) -> Result<Answer, Failed> {
         for again in [true, false] {
             let mut connection = match self.free() {
@@ -113,7 +114,8 @@ impl Http2 {
                 let told = timeout(self.connect_timeout, they.wait_for(|they| *they)).await;
                 if !matches!(told, Ok(Ok(_))) {
                     let failed = UpstreamError::reset(502, "no WebSockets over HTTP/2");
-                    return Err(Failed::Upstream(UpstreamError { failure: Failure::Ours, ..failed })); // it serves all else
+                    // not a failure of the server, which serves other requests
+                    return Err(Failed::Upstream(UpstreamError { failure: Failure::Ours, ..failed }));
                 }
             }
             let stream = Active::new(&connection.streams);
@@ -142,7 +144,8 @@ impl Http2 {
         open.iter().find(|connection| connection.streams.load(Relaxed) < connection.most.load(Relaxed)).cloned()
     }
 
-    /// `known`: the server speaks HTTP/2, which need not be asked. `None` if it was, and does not.
+    /// Connect, or return a connection that was made meanwhile. `known`: the server supports HTTP/2, whatever TLS says;
+    /// otherwise `None` if it has chosen HTTP/1.1.
     async fn connect(&self, known: bool) -> Result<Option<Connection>, UpstreamError> {
         let _one = self.connecting.lock().await;
         if let Some(connection) = self.free() {
@@ -203,7 +206,7 @@ impl Http2 {
     }
 }
 
-/// Let go of connections that are not used, until there are none.
+/// Close connections that stay idle, until none is left.
 async fn close_idle(open: Weak<Mutex<Vec<Connection>>>, keepalive: Duration) {
     loop {
         sleep(keepalive).await;
@@ -217,7 +220,7 @@ async fn close_idle(open: Weak<Mutex<Vec<Connection>>>, keepalive: Duration) {
     }
 }
 
-/// Why a request has no answer.
+/// Why a request has no response.
 pub enum Failed {
     Upstream(UpstreamError),
     Hyper(hyper::Error),

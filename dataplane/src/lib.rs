@@ -1,10 +1,10 @@
 //! The data plane of `proxywasm serve`: HTTP/1.1 and HTTP/2 on hyper, with filters of `proxywasm_host` in between.
 //!
-//! Threads share nothing (`server_thread`), so the only lock is the GIL, which is held only while filters run. `server`
-//! is the side of clients (`http1_syntax` refuses invalid messages that hyper would accept). `upstream` is the other
-//! side (`routes` to it, `balance` between its servers, `connect`, `http1`, `http2`, `retry`). `exchange` is a request
-//! between them, with `head` and `body` (`tunnel` and `websocket`, once both sides have left HTTP). `filters` is the
-//! Python side, and `access` the log and the metrics. `tcp` carries connections of other protocols.
+//! Threads share no connections or requests (`server_thread`), so they wait only for the GIL, which is held only while
+//! filters run. `server` is the side of clients (`http1_syntax` refuses invalid messages that hyper would accept).
+//! `upstream` is the other side (`routes` to it, `balance` between its servers, `connect`, `http1`, `http2`, `retry`).
+//! `exchange` is a request between them, with `head` and `body` (`tunnel` and `websocket`, once both sides have left
+//! HTTP). `filters` is the Python side, and `access` the log and the metrics. `tcp` carries other protocols.
 
 mod access;
 mod balance;
@@ -29,12 +29,13 @@ mod websocket;
 
 use pyo3::prelude::*;
 
-/// A request takes and gives back dozens of pieces of memory, which mimalloc does in less time than glibc. Without huge pages
-/// (`no_thp`), which would make the process larger.
+/// A request allocates and frees dozens of small blocks, which takes less time with mimalloc than with glibc. Huge
+/// pages
+/// would make the process larger (`no_thp`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Tell of what should not have been raised.
+/// Report an exception that should not have been raised.
 pub(crate) fn unraisable(error: PyErr) {
     Python::attach(|py| error.write_unraisable(py, None));
 }

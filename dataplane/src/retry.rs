@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// As Envoy's retry policy.
+/// A retry policy, as in Envoy.
 pub struct Policy(Retry);
 
 impl Policy {
@@ -67,14 +67,14 @@ impl Policy {
             }
     }
 
-    /// How long to wait before this retry (1 is the first): exponential, and anything below that.
+    /// How long to wait before a retry (1 is the first): a random time, below a limit that grows exponentially.
     pub fn wait(&self, retry: u32) -> Duration {
         let most = self.0.base_interval.0.saturating_mul(2_u32.saturating_pow(retry) - 1).min(self.0.max_interval.0);
         most.mul_f64(fastrand::f64())
     }
 }
 
-/// A request's body that can be sent again from its beginning, as long as it is not larger than `most`.
+/// A request's body that can be sent again from its beginning, while it is not larger than `most`.
 #[derive(Clone)]
 pub struct Kept(Arc<Mutex<Inside>>);
 
@@ -84,7 +84,7 @@ struct Inside {
     size: usize,
     most: usize,
     ended: bool,
-    /// It was larger: what was sent is gone.
+    /// The body cannot be sent again: it was too large, or broke off.
     lost: bool,
     attempt: u32,
     hint: SizeHint,
@@ -98,7 +98,7 @@ impl Kept {
         Kept(Arc::new(Mutex::new(Inside { rest: body, frames, size: 0, most, ended: false, lost, attempt: 0, hint })))
     }
 
-    /// The body for the next attempt, which ends those before; `None` if it cannot be had again.
+    /// The body for the next attempt, which ends earlier ones; `None` if it cannot be sent again.
     pub fn again(&self) -> Option<Up> {
         let mut inside = self.0.lock().unwrap();
         if inside.attempt > 0 && inside.lost {

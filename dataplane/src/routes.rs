@@ -14,7 +14,7 @@ use std::time::Duration;
 pub struct Route {
     pub name: Option<Arc<str>>,
     pub virtual_host: Option<Arc<str>>,
-    /// The number of its chain of filters, if it has one.
+    /// Number of its chain of filters, if it has one.
     pub chain: Option<usize>,
     pub timeout: Option<Duration>,
     pub retry: Option<Policy>,
@@ -36,9 +36,9 @@ enum Path {
 
 enum Target {
     Upstream(Arc<Upstream>),
-    /// The header that names it, and whether that is for us alone.
+    /// The header that names the upstream, and whether to remove it.
     Header(HeaderName, bool),
-    /// Each with its share and those before it.
+    /// Each with its share, added to those before it.
     Weighted(Vec<(u64, Arc<Upstream>)>),
     Redirect(config::Redirect),
     Direct(config::DirectResponse),
@@ -46,20 +46,20 @@ enum Target {
 
 pub type Upstreams = BTreeMap<String, Arc<Upstream>>;
 
-/// What the router of Envoy calls a route configuration.
+/// All routes, which Envoy calls a route configuration.
 pub struct Routes {
     all: Vec<Route>,
     upstreams: Upstreams,
     others: Option<Others>,
 }
 
-/// Upstreams that are made when a header first names their URL.
+/// Upstreams that are created when a header first names their URL.
 struct Others {
     settings: config::Upstream,
     made: Mutex<HashMap<String, Arc<Upstream>>>,
 }
 
-/// So many are kept; filters and plugins must not make us keep ever more.
+/// Most of them that are kept: filters and plugins must not fill the memory.
 const MAX_OTHERS: usize = 256;
 
 impl Others {
@@ -89,7 +89,8 @@ impl Routes {
         Ok(Routes { all, upstreams, others })
     }
 
-    /// The first that fits. Once the host is one of a virtual host's, no route of another counts, as in Envoy.
+    /// The first route that fits. Once a virtual host has the request's host, routes of others do not count, as in
+    /// Envoy.
     pub fn choose(&self, head: &Head) -> Option<&Route> {
         let mut virtual_host = None;
         self.all.iter().find(|route| {
@@ -103,8 +104,9 @@ impl Routes {
         })
     }
 
-    /// The upstream of a route; `None` if it has none, or a header is to name it and does not. Of several, a number that
-    /// the request has drawn decides.
+    /// The upstream of a route; `None` if it has none, or its header names none. `drawn`, a random number, chooses
+    /// among
+    /// several.
     pub fn upstream(&self, route: &Route, head: &Head, drawn: u64) -> Option<Arc<Upstream>> {
         match &route.target {
             Target::Upstream(upstream) => Some(upstream.clone()),
@@ -202,7 +204,7 @@ impl Route {
         })
     }
 
-    /// The answer of a route that has no upstream.
+    /// The answer of a route without an upstream.
     pub fn answer(&self, head: &Head) -> Option<UpstreamError> {
         match &self.target {
             Target::Redirect(redirect) => {
@@ -214,7 +216,7 @@ impl Route {
         }
     }
 
-    /// Where the client is to ask, as Envoy's `newUri` makes it up.
+    /// The URL of a redirect, composed as Envoy's `newUri` does.
     fn location(&self, redirect: &config::Redirect, head: &Head) -> Vec<u8> {
         let came = if head.https { "https" } else { "http" };
         let scheme = redirect.scheme.as_deref().unwrap_or(came);
@@ -237,7 +239,7 @@ impl Route {
         [scheme.as_bytes(), b"://", host, port.as_bytes(), target.as_bytes()].concat()
     }
 
-    /// A target whose beginning, as the route has it, is another: text for text, as in Envoy and nginx.
+    /// The target with the route's path or prefix replaced, as text, as in Envoy and nginx; `None` if it has neither.
     fn rewritten(&self, target: &str, to: &str) -> Option<String> {
         let from = match &self.path {
             Path::Exact(path) | Path::Prefix(path) => path.as_str(),
@@ -248,7 +250,7 @@ impl Route {
         Some(format!("{to}{rest}"))
     }
 
-    /// Say what upstream is to get instead of what the filters have left.
+    /// Apply the route's rewrites to a head that has passed the filters.
     pub fn rewrite(&self, head: &mut Head) {
         if let Target::Header(name, true) = &self.target {
             head.headers.remove(name);

@@ -26,44 +26,44 @@ use tokio_rustls::server::TlsStream;
 
 const LATE: Refusal = Refusal(408, "the head of the request took too long");
 const FULL: Refusal = Refusal(503, "there are too many connections");
-/// How long to wait when there is no descriptor for a connection.
+/// How long to wait when no descriptor is left for a connection.
 const REST: Duration = Duration::from_millis(50);
-/// So many bytes are read and written at once, at most, while they come as fast: a body that filters read comes to them in
-/// few parts. (Heads are limited by `http1_syntax`.)
+/// Most bytes that are read or written at once: many, so that filters get a body in few parts. (`http1_syntax` limits
+/// heads.)
 pub const AT_ONCE: usize = 128 << 10;
-/// As many headers hyper takes by itself; `http1_syntax` counts them, too.
+/// Most headers that hyper accepts by default; `http1_syntax` counts them, too.
 pub const HEADERS: usize = 100;
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How a connection is at the moment, the first line of what was refused, and its descriptor.
+/// The state of a connection: what it is doing, the first line of a refused request, and its descriptor.
 struct State(Mutex<Now>, Mutex<String>, RawFd);
 
 #[derive(Clone, Copy)]
 struct Now {
     under_way: usize,
-    /// When the last request ended, or its head began.
+    /// When the last request ended, or the current head began.
     since: Instant,
-    /// Some of a head has come.
+    /// Part of a head has arrived.
     begun: bool,
     http2: bool,
     /// The head took too long.
     late: bool,
     refusal: Option<Refusal>,
-    /// It was refused in a body.
+    /// The refused bytes are in a body.
     in_body: bool,
-    /// The client speaks another protocol from now on.
+    /// The client has switched to another protocol.
     switched: bool,
-    /// The connection ends with the response under way, whatever the client has sent behind its request.
+    /// The connection closes after the current response, whatever the client has sent after its request.
     last: bool,
 }
 
 impl State {
     fn now(&self) -> MutexGuard<'_, Now> {
-        self.0.lock().unwrap() // of one thread
+        self.0.lock().unwrap() // only one thread uses it
     }
 }
 
-/// A request of a connection under way.
+/// A request under way on a connection.
 pub struct Busy(Arc<State>, Version);
 
 impl Busy {
@@ -75,13 +75,14 @@ impl Busy {
         Busy(state.clone(), version)
     }
 
-    /// Whether the end of a response is that of the connection, whatever the client has asked for: HTTP/1.0 has no other
-    /// for one without a length.
+    /// Whether the connection must close to end a response, whatever the client has asked for: in HTTP/1.0, nothing
+    /// else
+    /// ends a body of unknown length.
     pub fn ends_with(&self, content: &Content) -> bool {
         self.1 < Version::HTTP_11 && content.size_hint().exact().is_none()
     }
 
-    /// The response breaks off. Where its end is that of the connection, only a reset tells the client.
+    /// Note that the response breaks off. Where closing would mean its regular end, reset the connection instead.
     pub fn broken(&self) {
         if self.1 < Version::HTTP_11 {
             let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
@@ -94,25 +95,25 @@ impl Busy {
 }
 
 impl Busy {
-    /// Why what the client has sent as its body is none.
+    /// Why the client's body is invalid, if it is.
     pub fn refusal(&self) -> Option<Refusal> {
         let now = self.0.now();
         now.refusal.filter(|_| now.in_body)
     }
 
-    /// The request is refused. Gives whether the connection ends with the response, as it does in HTTP/1.
+    /// Note that the request is refused. Returns whether the connection closes after the response, as in HTTP/1.
     pub fn refuse(&self) -> bool {
         let last = self.1 < Version::HTTP_2;
         self.0.now().last |= last;
         last
     }
 
-    /// What the request has begun goes on when it has its response.
+    /// Count work that continues after the response, such as a tunnel.
     pub fn again(&self) -> Busy {
         Busy::begin(&self.0, self.1)
     }
 
-    /// The client speaks another protocol from now on.
+    /// Note that the client has switched to another protocol.
     pub fn switched(&self) {
         self.0.now().switched = true;
     }
@@ -127,17 +128,17 @@ impl Drop for Busy {
     }
 }
 
-/// A connection's bytes: notes when a head begins, and cuts off who takes nothing.
+/// A connection's bytes: notes when a head begins, and disconnects a client that does not read.
 struct Wire<I> {
     io: I,
     state: Arc<State>,
     syntax: Http1Syntax,
-    /// Of a head that has not come as a whole, or was not taken.
+    /// Bytes of a head that is incomplete, or that hyper has not read yet.
     held: Vec<u8>,
     idle: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
     waiting: bool,
-    /// It was told why what it sends is refused.
+    /// The client has been told why its bytes are refused.
     answered: bool,
     leaving: Option<Pin<Box<Sleep>>>,
 }
@@ -159,7 +160,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<I> {
         }
         if let Some(refusal) = it.refusal.or(it.late.then_some(LATE)) {
             if it.under_way > 0 && !it.in_body {
-                return Poll::Pending; // the responses before it come first; then it is asked again
+                return Poll::Pending; // earlier responses come first; then hyper polls again
             }
             if it.under_way == 0 {
                 ready!(self.poll_refuse(refusal, context));
@@ -178,7 +179,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<I> {
             return Poll::Ready(Ok(()));
         }
         let (passed, refusal) = self.syntax.look(&buffer.filled()[before..]);
-        // a head goes on when it is whole
+        // a head passes once it is complete
         let given = before + passed - if refusal.is_none() { self.syntax.head_bytes() } else { 0 };
         let held = buffer.filled()[given..before + passed].to_vec();
         buffer.set_filled(given);
@@ -189,7 +190,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
-    /// Answer what is no request, once.
+    /// Send the refusal, once, and linger.
     fn poll_refuse(&mut self, refusal: Refusal, context: &mut Context<'_>) -> Poll<()> {
         if !std::mem::replace(&mut self.answered, true) {
             let _ = Pin::new(&mut self.io).poll_write(context, &refusal.response());
@@ -197,8 +198,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         self.poll_linger(context).map(drop)
     }
 
-    /// Close our side, and go on when the client has closed its own, or had time to read what it was answered: what it
-    /// still sends would else make the system throw the answer away.
+    /// Close our side. Then wait until the client has closed its own, or had time to read the answer: closing while it
+    /// still
+    /// sends would make the system discard the answer.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.leaving.is_none() {
             ready!(Pin::new(&mut self.io).poll_shutdown(context))?;
@@ -215,7 +217,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         }
     }
 
-    /// Read on in a head that has begun.
+    /// Read more of a head that has begun.
     fn poll_more(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -239,7 +241,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
 }
 
 impl<I> Wire<I> {
-    /// Note that something has come, and whether it is refused.
+    /// Note that bytes have arrived, and whether they are refused.
     fn came(&self, refusal: Option<Refusal>) {
         let mut now = self.state.now();
         if now.under_way == 0 && !now.begun {
@@ -302,7 +304,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<I> {
     }
 }
 
-/// Runs what hyper begins in this thread.
+/// Runs hyper's tasks in this thread.
 #[derive(Clone, Copy)]
 struct Local;
 
@@ -314,7 +316,7 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
     }
 }
 
-/// Take connections until told to close, and do with them what is to be done.
+/// Accept connections until the thread closes, and run `connection` for each.
 pub async fn listen<F: Future<Output = ()> + 'static>(
     thread: Rc<ServerThread>,
     listener: TcpListener,
@@ -334,7 +336,7 @@ pub async fn listen<F: Future<Output = ()> + 'static>(
     }
 }
 
-/// TLS towards a client; `None` if it does not speak it, or takes too long.
+/// Accept TLS from a client; `None` if the handshake fails or takes too long.
 pub async fn accept(
     tls: &Arc<rustls::ServerConfig>,
     clients: &Clients,
@@ -348,7 +350,7 @@ pub async fn accept(
     Some((io, TlsInfo { version, certificate }))
 }
 
-/// A connection of HTTP.
+/// Serve a connection of HTTP.
 pub async fn connection(thread: Rc<ServerThread>, mut tcp: TcpStream) {
     let fd = tcp.as_raw_fd();
     let generation = thread.generation();
@@ -385,7 +387,7 @@ fn unread(client: std::net::SocketAddr) -> Line {
     Line { client: Some(client.ip()), method: "-".into(), target: "-".into(), protocol: "HTTP/1.1", ..Line::default() }
 }
 
-/// Close, when the client has had time to read what it was answered.
+/// Close, after the client has had time to read the answer.
 async fn linger(mut tcp: TcpStream) {
     let _ = tcp.shutdown().await;
     let mut rest = [0; 4096];
@@ -400,7 +402,7 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     peer: Peer,
     idle: Duration,
 ) {
-    // begun, for a client that says nothing at all is late too
+    // `begun`: a client that sends nothing at all is late, too
     let now = Now {
         under_way: 0,
         since: Instant::now(),
@@ -430,7 +432,7 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let service = service_fn(|request| {
         let busy = Busy::begin(&state, request.version());
         let begun = exchange::begin(thread, peer.clone(), busy, request);
-        // on the heap while it runs: a connection has room for it else, also when it is idle
+        // boxed: otherwise each connection would reserve its space, even while idle
         let answer = begun.map(|exchange| Box::pin(exchange.run()));
         async {
             Ok::<_, Infallible>(match answer {
@@ -446,7 +448,7 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .header_read_timeout(None)
         .max_buf_size(clients.max_header_size.max(AT_ONCE));
     if clients.max_headers > HEADERS {
-        builder.http1().max_headers(clients.max_headers); // which then are on the heap
+        builder.http1().max_headers(clients.max_headers); // hyper then allocates them on the heap
     }
     builder
         .http2()

@@ -1,4 +1,4 @@
-//! A thread of the data plane: a runtime, a listener, a pool of connections to upstream, and a chain of filters.
+//! A thread of the data plane: a runtime, listeners, pools of connections to upstream, and chains of filters.
 
 use crate::access::{BOUNDS, Counts, Log};
 use crate::balance::{AllKnown, Known as Server};
@@ -27,7 +27,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-/// One configuration as loaded. Requests end on the configuration with which they began.
+/// One loaded configuration. A request ends with the configuration with which it began.
 pub struct Generation {
     pub config: Config,
     pub routes: Routes,
@@ -37,7 +37,7 @@ pub struct Generation {
     pub tcp: Vec<tcp::Listener>,
 }
 
-/// Of one thread.
+/// The state of one thread.
 pub struct ServerThread {
     current: RefCell<Option<Rc<Generation>>>,
     pub counts: Arc<Mutex<Counts>>,
@@ -46,7 +46,7 @@ pub struct ServerThread {
     closing: watch::Receiver<bool>,
 }
 
-/// One connection.
+/// A connection that is counted until this is dropped.
 pub struct Counted(Rc<ServerThread>);
 
 impl Drop for Counted {
@@ -102,7 +102,7 @@ struct Prepared {
     tcp: Vec<tcp::Listener>,
 }
 
-/// A thread that serves, as Python has it. All but `run` may be called in any thread.
+/// A serving thread, for Python. All methods but `run` may be called in any thread.
 #[pyclass(frozen, name = "ServerThread")]
 pub struct PyServerThread {
     commands: UnboundedSender<Command>,
@@ -112,18 +112,18 @@ pub struct PyServerThread {
     sampling: Arc<Sampling>,
 }
 
-/// What is known of upstreams, through all configurations.
+/// State of upstreams and servers that outlives a configuration.
 #[derive(Default)]
 struct Known {
     servers: AllKnown,
     upstreams: BTreeMap<String, Arc<Numbers>>,
 }
 
-/// What is between labels in a key of `metrics.py`.
+/// Separates labels in a key of `metrics.py`.
 const SEPARATOR: char = '\x1f';
 
 impl Known {
-    /// Under the names of `metrics.py`.
+    /// Set the counters, under the names of `metrics.py`.
     fn tell(&self, counted: &Bound<'_, PyDict>) -> PyResult<()> {
         let now = Instant::now();
         let of_servers = |count: fn(&Server, Instant) -> u64| -> BTreeMap<String, u64> {
@@ -151,12 +151,12 @@ fn call(function: &Py<PyAny>) {
     });
 }
 
-/// Call a function whenever something can be read, until it returns false, or raises.
+/// Call a function whenever a socket can be read, until it returns false or raises.
 async fn watch_socket(socket: OwnedFd, function: Py<PyAny>) {
-    // SAFETY: what is owned stays open for as long as it lives, under the same number.
+    // SAFETY: an owned descriptor stays open, under the same number, until it is dropped.
     let Ok(socket) = (unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }) else { return };
     while let Ok(mut ready) = socket.readable().await {
-        ready.clear_ready(); // before it is read: what comes meanwhile is told
+        ready.clear_ready(); // before the read: data that arrives meanwhile counts
         let go_on = Python::attach(|py| match function.call0(py).and_then(|result| result.is_truthy(py)) {
             Ok(go_on) => go_on,
             Err(error) => {
@@ -184,13 +184,14 @@ impl PyServerThread {
         }
     }
 
-    /// Serve HTTP on this listening socket, and what is not HTTP on those of `tcp`, in the calling thread, until `end`;
-    /// without them, only call functions. They are taken over.
+    /// Serve HTTP on the socket `listening`, and other protocols on those of `tcp`, in the calling thread until `end`.
+    /// The
+    /// sockets now belong to it. Without any, only call functions.
     #[pyo3(signature = (listening, tcp))]
     fn run(&self, py: Python<'_>, listening: Option<i32>, tcp: Vec<i32>) -> PyResult<()> {
         let inbox = self.inbox.lock().unwrap().take().ok_or_else(|| PyRuntimeError::new_err("it runs or has run"))?;
         let taken = |fd: i32| -> std::io::Result<TcpListener> {
-            // SAFETY: it was given away.
+            // SAFETY: the caller has given it away.
             let listener = unsafe { TcpListener::from_raw_fd(fd) };
             listener.set_nonblocking(true).map(|()| listener)
         };
@@ -200,32 +201,34 @@ impl PyServerThread {
         py.detach(|| -> std::io::Result<()> {
             let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
             runtime.block_on(run(inbox, (listener, tcp), counts))?;
-            runtime.shutdown_background(); // what is left is broken off
+            runtime.shutdown_background(); // other tasks are cancelled
             Ok(())
         })?;
         Ok(())
     }
 
-    /// Call a function in the thread that runs, soon.
+    /// Call a function soon, in the thread that runs.
     fn call_soon(&self, function: Py<PyAny>) {
         let _ = self.commands.send(Command::Call(function));
     }
 
-    /// Call a function in the thread that runs, so many seconds from now.
+    /// Call a function in the thread that runs, `seconds` from now.
     fn call_later(&self, seconds: f64, function: Py<PyAny>) {
         let _ = self.commands.send(Command::Later(seconds, function));
     }
 
-    /// Call a function in the thread that runs whenever something has come in at this socket, until it returns false.
-    /// It reads all there is: what it leaves is not told again. The end of the stream is told, too; whoever does not want
-    /// to be called any more shuts the socket down. Raises: OSError.
+    /// Call a function in the thread that runs whenever data has arrived at this socket, until it returns false. It
+    /// must
+    /// read everything: what it leaves is not reported again. The end of the stream is reported, too: shut the socket
+    /// down
+    /// to end the calls. Raises: OSError.
     fn watch(&self, socket: i32, function: Py<PyAny>) -> PyResult<()> {
         let own = unsafe { BorrowedFd::borrow_raw(socket) }.try_clone_to_owned()?;
         let _ = self.commands.send(Command::Watch(own, function));
         Ok(())
     }
 
-    /// Serve new requests with this configuration, as JSON, through this chain. Raises: ValueError.
+    /// Serve new requests with this configuration (JSON), through the filters of a `Generation`. Raises: ValueError.
     #[pyo3(signature = (config, chain))]
     fn use_chain(&self, py: Python<'_>, config: &str, chain: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let config: Config = serde_json::from_str(config).map_err(|error| PyValueError::new_err(error.to_string()))?;
@@ -235,23 +238,23 @@ impl PyServerThread {
         Ok(())
     }
 
-    /// Whether the chain is asked of every request if it is to be looked at; else of one in `sample`.
+    /// Set whether `look` is called for every request; otherwise it is called for one of `sample`.
     fn look_at_all(&self, all: bool) {
         self.sampling.all.store(all, Relaxed);
     }
 
-    /// Take no other connection or request; call `done` when those under way are over, or after so many seconds.
+    /// Accept no more connections or requests. Call `done` when the current ones have ended, or after `seconds`.
     fn close(&self, seconds: f64, done: Py<PyAny>) {
         let _ = self.commands.send(Command::Close(seconds, done));
     }
 
-    /// Let `run` return.
+    /// Make `run` return.
     fn end(&self) {
         let _ = self.commands.send(Command::End);
     }
 
-    /// What was counted, as `metrics.py` has it: `in_progress`, `requests` by status (0: the client left before the
-    /// response), `latency`, a histogram of seconds, and the numbers of upstreams and their servers.
+    /// The counters, in the form of `metrics.py`: `in_progress`, `requests` by status (0: the client left before the
+    /// response), `latency` (a histogram of seconds), and those of upstreams and their servers.
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = self.counts.lock().unwrap();
         let counted = PyDict::new(py);

@@ -1,6 +1,6 @@
 //! Connections of any protocol, through network filters to a server, as in Envoy's TCP proxy.
 //!
-//! The server is connected when the filters have let the connection go on. Until then the client is read only while a
+//! The server is connected once the filters let the connection continue. Until then the client is read only while a
 //! filter waits for its data.
 
 use crate::config::{Peer, Tcp};
@@ -23,14 +23,14 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// Where connections of a listener go.
+/// A listener: the destination and the settings of its connections.
 pub struct Listener {
     pub upstream: Arc<Upstream>,
     pub settings: Tcp,
     pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
-/// Carry a connection that the listener of this number has taken.
+/// Carry a connection that the listener with this number has accepted.
 pub async fn connection(thread: Rc<ServerThread>, number: usize, client: TcpStream) {
     let generation = thread.generation();
     let clients = &generation.config.clients;
@@ -72,7 +72,7 @@ async fn talk<C: AsyncRead + AsyncWrite + Unpin>(generation: &Generation, number
     connection.close(left == Side::Client);
 }
 
-/// Carry it to its end; returns who has closed it: the client, or we, for the server or a filter.
+/// Carry a connection to its end. Returns the side that has closed it; filters and failures count as the server.
 async fn carry<C: AsyncRead + AsyncWrite + Unpin>(listener: &Listener, connection: &Connection, mut client: C) -> Side {
     let mut ended = false;
     while !connection.established() {
@@ -110,15 +110,15 @@ async fn carry<C: AsyncRead + AsyncWrite + Unpin>(listener: &Listener, connectio
 /// What has come out of the filters of a connection.
 struct Wire {
     flow: Mutex<Flow>,
-    /// Something has come out, or they let the connection go on.
+    /// Data has come out, or the filters have let the connection continue.
     stirred: Notify,
-    /// A filter has closed it: nothing comes out any more.
+    /// A filter has closed it: nothing more comes out.
     closed: AtomicBool,
-    /// When something last came in or was written, and who was the last to end.
+    /// When data last arrived or was written, and the side that ended last.
     moved: Mutex<(Instant, Side)>,
 }
 
-/// Takes effects of a connection's stream.
+/// Receives the effects of a connection's stream.
 #[pyclass(frozen)]
 struct Sink(Arc<Wire>);
 
@@ -172,7 +172,7 @@ impl Wire {
         self.stirred.notify_one();
     }
 
-    /// A filter, or a failure, wants the connection closed, once what was sent before is written.
+    /// Close the connection, for a filter or after a failure, once earlier data is written.
     fn close(&self) {
         self.closed.store(true, Relaxed);
         let mut flow = self.flow.lock().unwrap();
@@ -183,7 +183,7 @@ impl Wire {
     }
 }
 
-/// A connection in the filters, if there are any.
+/// A connection, with its filters if there are any.
 struct Connection {
     wire: Arc<Wire>,
     filtered: Option<Filtered>,
@@ -192,12 +192,12 @@ struct Connection {
 struct Filtered {
     filters: Arc<Filters>,
     stream: Py<PyAny>,
-    /// What is known of where it goes, as properties.
+    /// Its destination, as properties.
     routed: Py<PyDict>,
 }
 
 impl Connection {
-    /// Tell the filters of it.
+    /// Make the stream of a connection, and tell the filters that it is open.
     fn open(filters: Option<&Arc<Filters>>, number: usize, peer: &Peer, upstream: &str) -> PyResult<Connection> {
         let moved = Mutex::new((Instant::now(), Side::Server));
         let wire =
@@ -228,12 +228,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether the filters have let it go on.
+    /// Whether the filters have let it continue.
     fn established(&self) -> bool {
         let Some(Filtered { stream, .. }) = &self.filtered else { return true };
         let asked = |py: Python<'_>| stream.bind(py).getattr(intern!(py, "established"))?.is_truthy();
         Python::attach(asked).map_err(crate::unraisable).unwrap_or_else(|()| {
-            self.wire.close(); // what nobody answers for goes nowhere
+            self.wire.close(); // do not connect without an answer
             true
         })
     }
@@ -255,12 +255,12 @@ impl Connection {
         self.wire.moved.lock().unwrap().0
     }
 
-    /// Who was the last to end.
+    /// The side that ended last.
     fn last(&self) -> Side {
         self.wire.moved.lock().unwrap().1
     }
 
-    /// It is over; `remote`: the client has closed it.
+    /// Close the stream; `remote`: the client has closed the connection.
     fn close(&self, remote: bool) {
         let Some(Filtered { filters, stream, .. }) = &self.filtered else { return };
         let told = Python::attach(|py| -> PyResult<()> {

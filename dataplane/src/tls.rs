@@ -1,4 +1,4 @@
-//! TLS: certificates, keys and authorities from their files, and the certificates that a client accepts.
+//! TLS: certificates, keys and authorities from files, and the check of servers' certificates.
 
 use crate::config::UpstreamTls;
 use rustls::DigitallySignedStruct;
@@ -32,7 +32,7 @@ pub fn authorities(path: &Path) -> Result<rustls::RootCertStore, String> {
     Ok(store)
 }
 
-/// What TLS towards a server needs.
+/// The settings of TLS towards a server.
 pub fn client(settings: &UpstreamTls) -> Result<rustls::ClientConfig, String> {
     let store = match &settings.ca {
         Some(path) => authorities(path)?,
@@ -63,7 +63,7 @@ pub fn client(settings: &UpstreamTls) -> Result<rustls::ClientConfig, String> {
     }
 }
 
-/// Believes also a certificate that is itself in the file of authorities, as OpenSSL does.
+/// Also accepts a certificate that is itself in the file of authorities, as OpenSSL does.
 #[derive(Debug)]
 struct Trusting {
     usual: Arc<WebPkiServerVerifier>,
@@ -81,7 +81,7 @@ impl ServerCertVerifier for Trusting {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let said = self.usual.verify_server_cert(certificate, between, name, ocsp, now);
         match &said {
-            // told after its time was found to be right
+            // reported only for a certificate whose time is valid
             Err(error) if format!("{error:?}").contains("CaUsedAsEndEntity") && self.trusted.contains(certificate) => {
                 let parsed = rustls::server::ParsedCertificate::try_from(certificate)?;
                 rustls::client::verify_server_name(&parsed, name)?;
@@ -114,7 +114,7 @@ impl ServerCertVerifier for Trusting {
     }
 }
 
-/// Believes every certificate: `verify: false`.
+/// Accepts every certificate: `verify: false`.
 #[derive(Debug)]
 struct Anybody(Arc<rustls::crypto::CryptoProvider>);
 
@@ -153,7 +153,7 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// What TLS says, which errors of input and output are wrapped around.
+/// The error of TLS that an I/O error contains.
 pub fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let inner = error.downcast_ref::<std::io::Error>()?.get_ref()?;
     inner.downcast_ref().or_else(|| tls_error(inner))

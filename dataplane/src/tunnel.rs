@@ -1,4 +1,4 @@
-//! Carries the bytes of both sides through filters as they come: data after a 101, which filters see as bodies, as in
+//! Carries the bytes of both sides through filters as they arrive: data after a 101, which filters get as bodies, as in
 //! Envoy, and connections of `tcp`.
 
 use crate::filters::{Flow, Piece, Stream};
@@ -30,9 +30,9 @@ impl Side {
 /// Filters that bytes pass.
 pub trait Passed {
     fn flow(&self) -> MutexGuard<'_, Flow>;
-    /// Give them what came, for a side.
+    /// Feed them a piece on its way to a side.
     fn feed(&self, to: Side, piece: Piece) -> PyResult<()>;
-    /// What came out of them was written.
+    /// Note that a piece from them was written.
     fn written(&self) {}
 }
 
@@ -50,14 +50,14 @@ impl Passed for Stream {
 }
 
 enum Next {
-    /// From a side; empty: it says no more.
+    /// Data from the sender; empty at its end.
     Came(Bytes),
-    /// Out of the filters.
+    /// A piece from the filters.
     Out(Piece),
     End,
 }
 
-/// Carry what is said until both have ended, or one of them, or a filter, breaks off; returns whether they have ended.
+/// Carry bytes until both sides have ended, or one of them or a filter breaks off. Returns whether both have ended.
 pub async fn carry(stream: Option<&Arc<Stream>>, client: Upgraded, server: Upgraded) -> bool {
     let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
     let Some(stream) = stream else {
@@ -66,8 +66,9 @@ pub async fn carry(stream: Option<&Arc<Stream>>, client: Upgraded, server: Upgra
     both_ways(&**stream, client, server, false).await.is_ok()
 }
 
-/// Carry what is said through filters, until both sides have ended, or one breaks off: which one, or the server if it is a
-/// filter. `ended`: the client says no more.
+/// Carry bytes through filters until both sides have ended. Returns the side that breaks off, if one does; filters
+/// count
+/// as the server. `ended`: the client has ended already.
 pub async fn both_ways<C, S>(stream: &impl Passed, client: C, server: S, ended: bool) -> Result<(), Side>
 where
     C: AsyncRead + AsyncWrite,

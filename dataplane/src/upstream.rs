@@ -1,4 +1,4 @@
-//! The servers behind the filters: sends a request to one of them, and makes an answer if none comes.
+//! The servers behind the filters: sends a request to one of them, and makes an answer if there is no response.
 
 use crate::balance::{Active, AllKnown, Server, Servers};
 use crate::body::{Progress, Stopped, Up};
@@ -26,20 +26,20 @@ use tower_service::Service;
 
 const RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: ";
 
-/// What a retry policy asks of a failure.
+/// The kind of a failure, for a retry policy.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Failure {
-    /// It is not the server's.
+    /// Not the server's fault.
     Ours,
     Connect,
-    /// The stream was refused: the server has done nothing of it.
+    /// The server has refused the stream, without any effect of the request.
     Refused,
     Reset,
     /// There is no time left for another attempt.
     Late,
 }
 
-/// Why we answer instead of upstream: what the client gets, and the log.
+/// Why we answer instead of upstream: the answer, and the details for the log.
 pub struct UpstreamError {
     pub status: u16,
     pub text: String,
@@ -47,9 +47,9 @@ pub struct UpstreamError {
     /// A bit of `response.flags`.
     pub flag: u32,
     pub failure: Failure,
-    /// What was said when a connection was not to be had.
+    /// Why a connection could not be made.
     pub transport: Option<String>,
-    /// Where the client is to ask instead.
+    /// The target of a redirect.
     pub location: Option<HeaderValue>,
 }
 
@@ -77,7 +77,7 @@ impl UpstreamError {
         }
     }
 
-    /// As Envoy's router words it.
+    /// An error in the words of Envoy's router.
     pub fn reset(status: u16, reason: &str) -> UpstreamError {
         let details = format!("upstream_reset_before_response_started{{{}}}", reason.replace(' ', "_"));
         let (flag, failure) = match reason {
@@ -97,7 +97,7 @@ impl UpstreamError {
         }
     }
 
-    /// No connection was to be had.
+    /// The error for a connection that could not be made.
     pub fn connect(reason: &str) -> UpstreamError {
         UpstreamError { flag: flags::UF, failure: Failure::Connect, ..UpstreamError::reset(503, reason) }
     }
@@ -110,7 +110,7 @@ impl UpstreamError {
         UpstreamError { flag: flags::NR, ..UpstreamError::new(404, "", "route_not_found") }
     }
 
-    /// A header is to name the upstream, and names none.
+    /// The error for a header that should name the upstream, and names none.
     pub fn no_cluster() -> UpstreamError {
         UpstreamError::new(503, "", "cluster_not_found")
     }
@@ -120,17 +120,17 @@ impl UpstreamError {
     }
 }
 
-/// To a server, for something else than HTTP.
+/// A connection to a server, for another protocol than HTTP.
 pub type Connection = TokioIo<<Connector as Service<Uri>>::Response>;
 
-/// Numbers of an upstream, whichever configuration it stands in.
+/// Counters of an upstream, in all configurations together.
 #[derive(Default)]
 pub struct Counted {
     pub retries: AtomicU64,
     pub overflows: AtomicU64,
 }
 
-/// What Envoy calls a cluster.
+/// An upstream, which Envoy calls a cluster.
 pub struct Upstream {
     pub name: Arc<str>,
     pub settings: config::Upstream,
@@ -144,13 +144,13 @@ pub struct Upstream {
     counted: Arc<Counted>,
 }
 
-/// What a request uses of an upstream until its response is over.
+/// What a request uses of an upstream until its response has ended.
 pub struct Lease {
     _slot: OwnedSemaphorePermit,
     _used: Used,
 }
 
-/// The server, and what carries the request.
+/// The server, and the stream or connection that carries the request.
 type Used = (Active, Option<Held>);
 
 #[expect(dead_code, reason = "held until it is dropped")]
@@ -159,7 +159,7 @@ enum Held {
     Connection(http1::Connection),
 }
 
-/// What is to be done, beside the request itself.
+/// Options of a request to an upstream.
 pub struct Call<'a> {
     /// The server that a filter has chosen.
     pub wanted: Option<&'a str>,
@@ -176,7 +176,7 @@ pub struct UpstreamInfo {
     pub attempts: u32,
 }
 
-/// A server's address, which is written out when somebody reads it.
+/// A server's address, formatted only when it is read.
 #[derive(Clone)]
 pub enum Address {
     Named(Arc<str>),
@@ -250,7 +250,7 @@ impl Upstream {
         })
     }
 
-    /// Wait for leave to send a request.
+    /// Wait until a request may be sent.
     async fn slot(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
         if let Ok(slot) = self.slots.clone().try_acquire_owned() {
             return Ok(slot);
@@ -265,7 +265,7 @@ impl Upstream {
         Err(UpstreamError::reset(503, "overflow"))
     }
 
-    /// A connection for something else than HTTP, to a server and perhaps to others after it.
+    /// Connect to a server, for another protocol than HTTP; after a failure to others, up to `attempts` in all.
     pub async fn connect(&self, attempts: usize) -> Result<(Connection, Address, Lease), UpstreamError> {
         let slot = self.slot().await?;
         let mut tried = Vec::new();
@@ -290,8 +290,9 @@ impl Upstream {
         }
     }
 
-    /// Send a request, and wait for its answer for so long after the last part of the request; again, if it is to be
-    /// sent again. What is in use until the response is over is put into `lease`.
+    /// Send a request and wait for its response. The time-out counts from the last part of the request. Failed requests
+    /// are
+    /// sent again as the policy says. `lease` gets what is in use until the response has ended.
     pub async fn ask(
         &self,
         head: Box<Head>,
@@ -312,7 +313,7 @@ impl Upstream {
         Box::pin(self.ask_again((policy, slot, &call), head, up, progress, lease, info)).await
     }
 
-    /// The same, as often as the policy says.
+    /// The same, with retries.
     async fn ask_again(
         &self,
         (policy, slot, call): (&Policy, OwnedSemaphorePermit, &Call<'_>),
@@ -349,7 +350,7 @@ impl Upstream {
         }
     }
 
-    /// Send a request to a server, and note how that went.
+    /// Send a request to a server, and note how it went.
     async fn attempt(
         &self,
         (at, server): (usize, &Server),
@@ -375,7 +376,7 @@ impl Upstream {
                     answer = &mut sent => break answer,
                     () = sleep_until(this.unwrap_or(whole)) => {
                         if last < progress.last() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-                            continue; // something of the request has come
+                            continue; // a part of the request has arrived
                         }
                         break Err(match this {
                             Some(_) => UpstreamError::too_late("upstream_per_try_timeout", Failure::Reset),
@@ -415,10 +416,10 @@ impl Upstream {
     ) -> Result<(Response<Incoming>, Option<SocketAddr>), UpstreamError> {
         let rewrite = self.settings.rewrite_host;
         let upgrades = head.upgrade.is_some();
-        // a server that lets TLS choose may know WebSockets over HTTP/1.1 alone, and knows them there
+        // with ALPN, a server may support WebSockets over HTTP/1.1 only, so that is used
         if let Some(http2) = self.http2[at].as_ref().filter(|_| !upgrades || self.settings.protocol == Protocol::Http2)
         {
-            // on the heap, so that requests over HTTP/1.1 need not carry the room for it
+            // boxed, so that requests over HTTP/1.1 do not reserve its space
             Box::pin(http2.ready(self.settings.protocol == Protocol::Http2)).await?;
             if !http2.is_declined() {
                 let mut request =
@@ -457,7 +458,7 @@ impl Upstream {
 
 // -- What went wrong ----------------------------------------------------------------------------------------------
 
-/// There is no connection.
+/// The error for a connection that could not be made, with the reason.
 pub fn not_connected(error: &(dyn std::error::Error + 'static)) -> UpstreamError {
     let (mut last, mut untrusted) = (error, tls::tls_error(error));
     while let Some(source) = last.source() {
@@ -476,7 +477,7 @@ pub fn not_connected(error: &(dyn std::error::Error + 'static)) -> UpstreamError
     UpstreamError { text, transport: Some(why), ..failed }
 }
 
-/// A connection, or the exchange on it, has broken off; `stopped`, if the request's body did.
+/// The error for a connection or an exchange that broke off; `stopped`: why the request's body did.
 pub fn broken(error: &hyper::Error, stopped: Option<Stopped>) -> UpstreamError {
     if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() {
         return UpstreamError::reset(502, "protocol error");

@@ -1,5 +1,6 @@
-//! WebSockets over HTTP/2 (RFC 8441): a CONNECT that names the protocol. Here it is what it is over HTTP/1.1, a GET with
-//! an upgrade (RFC 6455), so that filters see one form; Envoy does the same. Only the opening differs.
+//! WebSockets over HTTP/2 (RFC 8441): a CONNECT that names the protocol. Filters get the form of HTTP/1.1, a GET with
+//! an
+//! upgrade (RFC 6455), as in Envoy. Only the opening differs.
 
 use crate::body::Content;
 use crate::head;
@@ -10,14 +11,14 @@ use hyper::ext::Protocol;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 
 const NAME: &str = "websocket";
-/// RFC 6455, 1.3.
+/// RFC 6455, section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 pub fn is(protocol: &[u8]) -> bool {
     protocol.eq_ignore_ascii_case(NAME.as_bytes())
 }
 
-/// How a server accepts a key.
+/// The `Sec-WebSocket-Accept` that answers a key.
 fn accept(key: &[u8]) -> HeaderValue {
     let mut digest = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     digest.update(key);
@@ -27,7 +28,9 @@ fn accept(key: &[u8]) -> HeaderValue {
 
 // -- From a client ------------------------------------------------------------------------------------------------
 
-/// A CONNECT for a WebSocket becomes an upgrade, with a key of ours, for it has none. Gives how it is to be accepted.
+/// Turn a CONNECT for a WebSocket into an upgrade, with a key that we make. Returns the `Sec-WebSocket-Accept` that
+/// must
+/// answer it.
 pub fn from_connect<B>(request: &mut Request<B>) -> Option<HeaderValue> {
     let protocol = request.extensions().get::<Protocol>().filter(|_| request.method() == Method::CONNECT)?;
     if !is(protocol.as_ref()) {
@@ -41,7 +44,7 @@ pub fn from_connect<B>(request: &mut Request<B>) -> Option<HeaderValue> {
     Some(accepted)
 }
 
-/// The answer to such a CONNECT, where every 2xx would mean that it has been taken.
+/// The response to such a CONNECT, where any 2xx would mean acceptance.
 pub fn to_connect(status: StatusCode, mut headers: HeaderMap, content: Content) -> (StatusCode, HeaderMap, Content) {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         for name in [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_ACCEPT] {
@@ -57,14 +60,14 @@ pub fn to_connect(status: StatusCode, mut headers: HeaderMap, content: Content) 
 
 // -- To a server --------------------------------------------------------------------------------------------------
 
-/// An upgrade becomes a CONNECT, without its key. Gives how that is accepted.
+/// Turn an upgrade into a CONNECT, without its key. Returns the `Sec-WebSocket-Accept` that answers the key.
 pub fn connect<B>(request: &mut Request<B>) -> Option<HeaderValue> {
     *request.method_mut() = Method::CONNECT;
     request.extensions_mut().insert(Protocol::from_static(NAME));
     request.headers_mut().remove(header::SEC_WEBSOCKET_KEY).map(|key| accept(key.as_bytes()))
 }
 
-/// A CONNECT that was taken is an upgrade that was made.
+/// Turn the acceptance of a CONNECT into that of an upgrade.
 pub fn connected<B>(response: &mut Response<B>, accepted: Option<HeaderValue>) {
     if response.status() == StatusCode::OK {
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
