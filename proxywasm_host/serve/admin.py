@@ -30,15 +30,15 @@ class Member(Protocol):
     pid: int
 
     async def snapshot(self) -> dict[str, Any]:
-        """The numbers of all processes, in the form of JSON."""
+        """The metrics and the state of the process, as JSON values."""
         ...
 
     async def live(self, since: int) -> dict[str, Any]:
-        """The events after the one with that number."""
+        """The same, with the requests that have changed since the change with this number."""
         ...
 
     async def unready(self) -> list[str]:
-        """Names of the filters because of which requests cannot be served now; empty if they can."""
+        """Names of the filters without a working guest; empty if requests can be served."""
         ...
 
 
@@ -59,10 +59,10 @@ def page() -> tuple[bytes, str]:
 
 
 class Admin:
-    """An ASGI application. `members` gives the processes to show, without those that are not ready yet.
+    """The ASGI application of the port. `members` returns the processes to show, without those that are still starting.
 
-    The Host of a request must be an address, localhost, or one of `hosts`: otherwise another site, whose name resolves
-    to this machine, could read the page (DNS rebinding).
+    The Host of a request must be an address, localhost, or one of `hosts`. Otherwise another site whose name resolves
+    to this machine could read the page (DNS rebinding).
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Admin:
         self._hosts = {"", "localhost", *(host.lower() for host in hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
+        """Serve one request, as in ASGI."""
         routes = {"/": self._page, "/metrics": self._metrics, "/live.json": self._live, "/healthz": self._health}
         route = routes.get(scope["path"])
         if not self._meant(dict(scope["headers"]).get(b"host", b"").decode("latin-1")):
@@ -130,7 +130,7 @@ class Admin:
         return 200, kind, body
 
     async def _live(self, scope: Scope) -> Answer:
-        """The changes since ``since``, the ``cursor`` of an earlier answer."""
+        """The changes after ``since``, which is the ``cursor`` of an earlier answer."""
         given = parse_qs(scope["query_string"].decode("latin-1")).get("since", [""])[0]
         since = {pid: int(change) for pid, change in re.findall(r"(\d{1,10}):(\d{1,18})", given)}
         members = await self._members()
@@ -139,7 +139,7 @@ class Admin:
 
 
 async def _all(asked: list[Awaitable[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The answers of the processes; one that has just ended is left out."""
+    """The answers of the processes, without those that have just ended."""
     answers = await asyncio.gather(*asked, return_exceptions=True)
     return [one for one in answers if isinstance(one, dict)]
 

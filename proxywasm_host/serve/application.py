@@ -1,4 +1,4 @@
-"""``serve`` in one process: the thread of the data plane, and the control loop (asyncio) beside it."""
+"""``serve`` in one process: the thread of the data plane, and the control loop (asyncio) next to it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FIXED = (
 )
 """Settings that cannot change while the server runs."""
 IDLE = 60.0
-"""Seconds between checks of whether it is time to look for newer modules."""
+"""Seconds between checks of `refresh_interval` while it is off."""
 logger = logging.getLogger("proxywasm_host.serve")
 
 
@@ -48,9 +48,9 @@ class Application:
     generation: Generation
     _shared: Shared
     loaded = False
-    """Whether there are filters."""
+    """Whether the filters are loaded."""
     pid = 0
-    """Id of the process; for a further thread of the process, the thread's id, which no other process has."""
+    """Id of the process; in further threads, the thread's id, which no process has."""
 
     def __init__(
         self,
@@ -61,10 +61,10 @@ class Application:
         *,
         first: Application | None = None,
     ) -> None:
-        """Serve on `listening`, as `bind` has it; ``None``: load everything, and take no connections.
+        """Serve on `listening`, sockets of `bind`; with ``None``, load everything but accept no connections.
 
-        `shared` says between which processes filters share state; see `open_shared`. `first` has started in this
-        process; the filters of this application share state with its filters.
+        `shared` says which processes share the state of filters; see `open_shared`. `first`, which has started in this
+        process, shares the state of its filters with this application.
         """
         self._first = first
         self._source = source
@@ -76,9 +76,9 @@ class Application:
     @staticmethod
     @contextmanager
     def bind(settings: Settings) -> Iterator[Sequence[socket.socket]]:
-        """Sockets that all processes listen on: for HTTP, if there is any, then for each of `Settings.tcp`.
+        """Sockets that all processes listen on: one for HTTP if it is served, then one for each of `Settings.tcp`.
 
-        There is room for their connections. Raises: ConfigError.
+        The limit of open files is raised to the number that their connections need. Raises: ConfigError.
         """
         make_room(settings)
         with ExitStack() as stack:
@@ -87,7 +87,7 @@ class Application:
 
     @staticmethod
     def addresses(settings: Settings, listening: Sequence[socket.socket]) -> list[str]:
-        """Where it serves, for people."""
+        """The URLs of the sockets, for messages."""
         http = [f"http{'s' if settings.tls else ''}"] * settings.serves_http
         schemes = http + ["tls" if each.tls else "tcp" for each in settings.tcp]
         return [f"{scheme}://{at(each)}" for scheme, each in zip(schemes, listening, strict=True)]
@@ -106,7 +106,7 @@ class Application:
         settings = self._settings
         try:
             self._shared = self._first._shared if self._first else settings.open_shared(self._choice)
-        except ValueError as error:  # warnings of redis-py
+        except ValueError as error:  # such as a warning of redis-py
             raise ConfigError(f"shared: {error}") from None
         level = LogLevel[settings.log_level.upper()]
         self._services = with_shared(Services(log=StandardLogging(level)), self._shared)
@@ -142,16 +142,16 @@ class Application:
             for place in refresher.places if interval else ():
                 chain = await asyncio.to_thread(refresher.newer, place, logger)
                 async with self._reloading:
-                    if chain is None or refresher is not self._refresher:  # `reload` was faster
+                    if chain is None or refresher is not self._refresher:  # a `reload` came first
                         continue
                     await self._exchange(refresher, chain, place)
 
     async def _exchange(self, refresher: Refresher, chain: list[FilterConfig], place: int) -> None:
-        """Replace the running filters by filters with newer modules, if those can be loaded."""
+        """Replace the running filters with filters of newer modules, if those can be loaded."""
         generation = self.generation
         try:
             self._replace(await self._load(generation.number + 1, generation.settings, chain))
-        except Exception as error:  # noqa: BLE001 - it is told
+        except Exception as error:  # noqa: BLE001 - it is logged
             self._filter_counts.reloads["refused",] += 1
             refresher.refused(chain, place, error, logger)
         else:
@@ -159,7 +159,7 @@ class Application:
             refresher.loaded(chain, place, logger)
 
     async def _load(self, number: int, settings: Settings, filters: list[FilterConfig] | None = None) -> Generation:
-        """Load a generation, and give it to new requests from now on."""
+        """Load a generation, and use it for new requests."""
         try:
             generation = self._generation_type(
                 number, settings, self._services, self._filter_counts, self._tracer, self._thread, filters
@@ -192,14 +192,14 @@ class Application:
         self._replace(await self._load(self.generation.number + 1, settings))
 
     def _replace(self, generation: Generation) -> None:
-        """Let the running generation end with its last request."""
+        """Make `generation` the running one; the old one ends after its last request."""
         old, self.generation = self.generation, generation
         stopping = asyncio.ensure_future(old.stop())
         self._stopping.add(stopping)
         stopping.add_done_callback(self._stopping.discard)
 
     async def _recycle(self) -> None:
-        """Replace VMs that are due, until cancelled. Filters that cannot be loaded again keep their VMs."""
+        """Replace VMs that are due, until cancelled. Filters that cannot be reloaded keep their VMs."""
         wait = EACH
         while True:
             await asyncio.sleep(wait)
@@ -221,7 +221,7 @@ class Application:
                     logger.info("%s: filters have new VMs, and current requests end on the old ones", why)
 
     async def close(self) -> None:
-        """Accept no more requests, and give the current ones time to end."""
+        """Accept no more requests, and let the current ones end within `shutdown_timeout`."""
         self._recycling.cancel()
         self._refreshing.cancel()
         for each in self._listening or ():
@@ -242,29 +242,29 @@ class Application:
     # -- For the admin port --------------------------------------------------------------------------------------
 
     async def snapshot(self) -> dict[str, Any]:
-        """Numbers and state, in the form of JSON."""
+        """The metrics and the state, as JSON values."""
         return await self._with_guests(self._counted)
 
     async def unready(self) -> list[str]:
-        """Names of the filters without a working guest, because of which it is not ready."""
+        """Names of the filters without a working guest; empty if requests can be served."""
         return await self.generation.unready()
 
     async def live(self, since: int) -> dict[str, Any]:
-        """The same, with the requests that have changed since the change with that number. Starts to watch requests."""
+        """The same, with the requests that have changed since change number `since`. Starts to watch requests."""
         return await self._with_guests(lambda: self._watched(since))
 
     @property
     def shares(self) -> bool:
-        """Whether other processes count the same metrics of filters."""
+        """Whether other processes or threads count the same metrics of filters."""
         return self._choice != "memory" or self._settings.threads > 1
 
     async def _with_guests(self, count: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The numbers of the thread, and the metrics of filters, for which a server may have to be asked."""
+        """The result of `count` in the thread, and the metrics of filters, which a server may have."""
         guests = await asyncio.to_thread(self._shared.metrics.snapshot)
         return {**await self._thread.ask(count), "guests": guests, "shared": self.shares}
 
     def _counted(self) -> dict[str, Any]:
-        """In the thread."""
+        """The thread's part of `snapshot`. Called in the thread."""
         chain = self.generation.state()
         vms = {plugin["vm"]: plugin for plugin in chain}
         return {
@@ -284,7 +284,7 @@ class Application:
         }
 
     def _watched(self, since: int) -> dict[str, Any]:
-        """In the thread."""
+        """The thread's part of `live`. Called in the thread."""
         self._tracer.watch()
         changes, requests = self._tracer.since(since)
         return {**self._counted(), "changes": changes, "requests": requests}

@@ -85,7 +85,7 @@ def _text(value: Any) -> Any:
 
 
 def _check_json(value: Any, path: tuple[Any, ...]) -> None:
-    """Check a value. Raises: PydanticCustomError, with the path of a part that JSON has no form for."""
+    """Check that JSON can hold a value. Raises: PydanticCustomError, with the path of a part that it cannot hold."""
     said = ""
     if isinstance(value, dict):
         for key, item in value.items():
@@ -118,15 +118,15 @@ class Clients(Model):
     """Limits on clients."""
 
     max_headers: Annotated[int, Field(gt=0)] = 100
-    """Most headers, and most trailers, of a request; more is answered 431."""
+    """Most headers, and most trailers, of a request; with more, it is answered 431."""
     max_header_size: Size = 60 << 10
-    """Most bytes of a request's head; more is answered 431."""
+    """Most bytes of a request's head; with more, it is answered 431."""
     header_timeout: Seconds = 60.0
-    """Seconds within which the head of a request must come in; else 408."""
+    """Seconds within which the head of a request must arrive; else 408."""
     keepalive: Seconds = 5.0
-    """Seconds for which a connection without a request is kept."""
+    """Seconds for which an idle connection is kept."""
     max_connections: Annotated[int, Field(gt=0)] = 4096
-    """Most connections of one process; more are answered 503 and closed."""
+    """Most connections of one process; further ones are answered 503 and closed."""
 
 
 class Calls(Model):
@@ -135,13 +135,13 @@ class Calls(Model):
     timeout: Seconds | None = None
     """Seconds for a whole call, unless the filter asks for less."""
     connect_timeout: Seconds = 5.0
-    """Seconds for connecting."""
+    """Seconds to connect."""
     max_connections: Annotated[int, Field(gt=0)] = 1024
     """Most connections of one process; further calls wait up to `connect_timeout` seconds."""
     max_callouts: Annotated[int, Field(gt=0)] = MAX_CALLOUTS
-    """Most callouts of one filter under way; more are refused."""
+    """Most callouts of one filter at the same time; further ones are refused."""
     max_response: Size = 16 << 20
-    """Most bytes of an answer's body, of a gRPC message, or of an answer of Redis."""
+    """Most bytes of a response's body, of a gRPC message, or of a reply of Redis."""
     http2: bool = False
     """Offer HTTP/2 for HTTP callouts; gRPC always uses it."""
     authority: str | None = None
@@ -208,12 +208,12 @@ Names = Annotated[list[str], AfterValidator(_names)]
 
 
 class Match(Model):
-    """Selects the requests that fit each of the given conditions. A name may begin or end with ``*``, for any text."""
+    """Selects the requests that fit all given conditions. A name may begin or end with ``*``, for any text."""
 
     hosts: Names = []
-    """Hosts: ``:authority`` without port."""
+    """Hosts: ``:authority`` without its port."""
     paths: Names = []
-    """Paths without query."""
+    """Paths without their query."""
     routes: Names = []
     """Names of routes."""
     clusters: Names = []
@@ -233,7 +233,7 @@ class Rule(Match):
     configuration: Text | None = None
     configuration_file: File | None = None
     disabled: bool = False
-    """These requests skip the filter."""
+    """Whether these requests skip the filter."""
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Rule:
@@ -254,13 +254,13 @@ class Filter(Model):
     sha256: Annotated[str, AfterValidator(check_sha256)] = ""
     """The digest that the module, or an image's manifest, must have."""
     pull_policy: PullPolicy | None = None
-    """``Always``: look a URL without a digest up even if its module is in the cache, as for the tag ``latest``."""
+    """``Always``: look up a URL without a digest even if its module is in the cache, as for the tag ``latest``."""
     name: str = ""
     """Name for logs, metrics and ``plugin_name``; the file's name if not given."""
     configuration: Text = b""
     """The filter's configuration: text unchanged, anything else as JSON."""
     configuration_file: File | None = None
-    """A file with that configuration."""
+    """A file with this configuration."""
     match: Match | None = None
     """Requests that pass the filter; all if not given."""
     rules: list[Rule] = []
@@ -274,14 +274,14 @@ class Filter(Model):
     vm_configuration: Text = b""
     """The configuration of its VM."""
     vm_configuration_file: File | None = None
-    """A file with that configuration."""
+    """A file with this configuration."""
     environment: dict[str, str] = {}
     capabilities: list[str] | None = None
     """Allowed hostcalls and callbacks; all if not given."""
     failure_policy: FailurePolicy = FAILURE_POLICY
     """After the guest has failed, requests get a new guest, or 503, or skip the filter."""
     allow_on_headers_stop_iteration: bool = False
-    """After PAUSE on headers the filter still gets the body, as with Envoy's option of that name."""
+    """After PAUSE on headers the filter still gets the body, as with Envoy's option of the same name."""
     reload_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = RELOAD_INTERVAL
     """Base of fail_reload's back-off in seconds; with 0 the next request gets a new guest."""
     isolation: Literal["none", "stream", "filter"] = "none"
@@ -289,9 +289,9 @@ class Filter(Model):
     each filter. Only with the profile wasmx."""
     unknown_imports: Literal["error", "stub"] = "error"
     engine: str | None = None
-    """Overrides that of the whole configuration."""
+    """Overrides the engine of the whole configuration."""
     limits: GuestLimits | None = None
-    """Overrides that of the whole configuration."""
+    """Overrides the limits of the whole configuration."""
 
     @model_validator(mode="after")
     def _one_configuration(self) -> Filter:
@@ -310,7 +310,7 @@ def _host_pattern(value: str) -> str:
 
 
 def _regex(value: str) -> str:
-    """Check a regular expression of the data plane, which uses the crate ``regex``. Raises: ValueError."""
+    """Check a regular expression for the data plane, which uses the crate ``regex``. Raises: ValueError."""
     try:
         TypeAdapter(Annotated[str, StringConstraints(pattern=value)])
     except SchemaError as error:
@@ -330,13 +330,13 @@ HeaderName = Annotated[str, AfterValidator(_header_name)]
 
 
 class Redirect(Model):
-    """Where the client is redirected; other parts stay as in its request. As Envoy's options of these names."""
+    """Where the client is redirected; other parts stay as in its request. As Envoy's options of the same names."""
 
     scheme: Literal["http", "https"] | None = None
     host: Annotated[str, StringConstraints(pattern="^[!-~]+$")] | None = None
     port: Annotated[int, Field(gt=0, le=65535)] | None = None
     path: PathStart | None = None
-    """The whole path; with a query, to replace that of the request."""
+    """The whole path; a query in it replaces the query of the request."""
     prefix_rewrite: PathStart | None = None
     """Replaces the `prefix` or `path` of the route."""
     strip_query: bool = False
@@ -362,7 +362,7 @@ class Route(Model):
     name: str | None = None
     """The property ``xds.route_name``."""
     virtual_host: str | None = None
-    """The property ``xds.virtual_host_name``. A request to a host of a virtual host uses only the routes of that."""
+    """The property ``xds.virtual_host_name``. A request to a host of a virtual host uses only its routes."""
     hosts: list[Annotated[str, AfterValidator(_host_pattern)]] = []
     """Hosts without port: ``api.example.com``, ``*.example.com``; any host if not given."""
     path: PathStart | None = None
@@ -386,15 +386,15 @@ class Route(Model):
     direct_response: DirectResponse | None = None
     """Answer the client, once the request has passed the filters."""
     prefix_rewrite: PathStart | None = None
-    """Replaces `prefix` or `path`; without either, it is put before the path."""
+    """Replaces `prefix` or `path`; if the route has neither, it is put before the path."""
     host_rewrite: Annotated[str, StringConstraints(pattern="^[!-~]+$")] | None = None
-    """The value of Host; the client's goes into X-Forwarded-Host."""
+    """Replaces Host; the client's value goes into X-Forwarded-Host."""
     timeout: Seconds | None = None
-    """Overrides that of the upstream."""
+    """Overrides the upstream's timeout."""
     retry: Retry | None = None
-    """Overrides that of the upstream."""
+    """Overrides the upstream's retries."""
     filters: list[Filter] = []
-    """Filters after those of the whole configuration."""
+    """Filters that follow those of the whole configuration."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Route:
@@ -422,18 +422,18 @@ class ServerTls(Model):
 
 
 class TcpListener(Model):
-    """Connections that are carried as they are, whatever is spoken over them."""
+    """Connections whose bytes are carried unchanged, whatever their protocol."""
 
     listen: Address
     """``HOST:PORT``; port 0 lets the system choose."""
     upstream: str
     """The name of one of `upstreams`, or the URL of a server: ``tcp://HOST:PORT``, or ``tls://HOST:PORT``."""
     filters: list[Filter] = []
-    """Filters that see connections, in the order of what clients send."""
+    """Filters of these connections, in the order in which they get the client's data."""
     tls: ServerTls | None = None
-    """What clients speak is in TLS."""
+    """TLS towards clients."""
     connect_attempts: Annotated[int, Field(gt=0, le=100)] = 1
-    """Servers that are tried before the client's connection is closed."""
+    """Number of servers that are tried before the client's connection is closed."""
     idle_timeout: Seconds = 3600.0
     """Seconds without a byte from either side, after which the connection is closed."""
 
@@ -448,7 +448,7 @@ class TcpListener(Model):
 
     @property
     def url(self) -> str | None:
-        """Of its server, if it names none of `upstreams`."""
+        """The URL of its server, if it names none of `upstreams`."""
         return self.upstream if "://" in self.upstream else None
 
 
@@ -456,9 +456,9 @@ class Forwarded(Model):
     """Headers that describe the client to upstream, as with Envoy's options of these names."""
 
     use_remote_address: bool = True
-    """Take the connection's address for the client's: append it to X-Forwarded-For, set X-Forwarded-Proto."""
+    """Treat the connection's address as the client's: append it to X-Forwarded-For, and set X-Forwarded-Proto."""
     xff_num_trusted_hops: Annotated[int, Field(ge=0)] = 0
-    """Number of proxies before us whose X-Forwarded-For and -Proto are believed."""
+    """Number of proxies before us whose X-Forwarded-For and -Proto are trusted."""
     rfc7239: bool = False
     """Append an element to Forwarded as well (Envoy does not)."""
     generate_request_id: bool = True
@@ -481,7 +481,7 @@ class Record(Model):
     directory: File
     """Directory for recordings, one file of JSON each; it is created if needed."""
     sample: Annotated[int, Field(gt=0)] = 1
-    """Record one request of so many."""
+    """Record one out of this many requests."""
     failures_only: bool = False
     """Record only requests in which a guest failed, that were answered 500 or more, or that broke off."""
     max_bytes: Size = 1 << 20
@@ -493,7 +493,7 @@ class Record(Model):
     redact_credentials: bool = True
     """Mask everything that looks like a credential: authorization, cookie, Bearer …."""
     redact_bodies: bool = False
-    """Replace bodies by as many x."""
+    """Replace each byte of bodies with ``x``."""
 
     def record(self) -> recording.Record:
         """The `Record` that this describes."""
@@ -501,16 +501,16 @@ class Record(Model):
 
 
 class MetricTag(Model):
-    """Labels of metrics: of a set, or one as Envoy's ``TagSpecifier``."""
+    """Labels of metrics: those of a set, or one, as in Envoy's ``TagSpecifier``."""
 
     short = "set"
 
     set: str | None = None
-    """Those of ``envoy``, ``istio``, ``kuadrant`` or ``higress``."""
+    """The set: ``envoy``, ``istio``, ``kuadrant`` or ``higress``."""
     tag_name: str | None = None
     """Name of the label."""
     regex: str = ""
-    """Its first group is removed from the name; its second, or else the first, is the value."""
+    """The first group is removed from the metric's name; the second, or else the first, is the value."""
 
     @model_validator(mode="after")
     def _checked(self) -> MetricTag:
@@ -523,7 +523,7 @@ class MetricTag(Model):
 
     @property
     def tags(self) -> tuple[Tag, ...]:
-        """What this describes."""
+        """The `Tag`s that this describes."""
         return (Tag(self.tag_name or "", self.regex),) if self.set is None else tuple(SETS[self.set])
 
 
@@ -536,14 +536,14 @@ class ShmKv(Model):
     short = "size"
 
     size: ZoneSize
-    """Bytes, with the overhead of entries."""
+    """Bytes, including the overhead of entries."""
     eviction: Literal["slru", "lru", "none"] = "slru"
     """What a full zone drops: the least recently used entries, first those of similar size (``slru``) or any
     (``lru``), or nothing (``none``)."""
 
     @staticmethod
     def zones(given: Mapping[str, ShmKv], queues: Mapping[str, int] | None = None) -> Zones:
-        """The zones that are given by name, and the sizes of queues."""
+        """The `Zones` of these zones and sizes of queues, by name."""
         return Zones({name: (zone.size, zone.eviction) for name, zone in given.items()}, queues or {})
 
 
@@ -553,9 +553,9 @@ class Modules(Model):
     directory: File | None = None
     """Directory of the cache; the user's cache directory if not given."""
     ca: File | None = None
-    """PEM file of authorities to trust beside the system's."""
+    """PEM file of authorities to trust in addition to the system's."""
     plain_http: list[str] = []
-    """Hosts with ports that are asked without TLS; loopback addresses always may."""
+    """Hosts with ports that are reached without TLS; loopback addresses always may be."""
     docker_config: File | None = None
     """Docker's config.json with credentials for registries; the user's own if not given."""
     timeout: Seconds = 60.0
@@ -571,15 +571,15 @@ class Modules(Model):
 
 
 class HostSettings(Model):
-    """The settings that all servers of filters have."""
+    """The settings of every server that runs filters."""
 
     least: ClassVar[str] = "filters"
-    """The required keys."""
+    """A key that every configuration has."""
 
     listen: Address = ("127.0.0.1", 0)
     """``HOST:PORT``; port 0 lets the system choose."""
     filters: list[Filter] = []
-    """The chain for all requests, in the order of the request."""
+    """The chain of all requests, in the order in which requests pass it."""
     modules: Modules = Modules()
     engine: str | None = None
     """wasmtime, wasmer or v8; if not given, the preferred one of those installed."""
@@ -593,7 +593,7 @@ class HostSettings(Model):
     """Servers that filters may call, by the name of the cluster."""
     allow_any_host: bool | Calls = False
     """Whether filters may also call ``host:port`` without a cluster, over TLS if a call's ``:scheme`` is ``https``. A
-    mapping instead of true has the options of these calls, and lets filters leave the port out."""
+    mapping instead of true has the options of these calls, and lets filters omit the port."""
     tls: ServerTls | None = None
     log_level: Literal["trace", "debug", "info", "warn", "error", "critical"] = "info"
     """Lowest level of filters' log lines."""
@@ -615,17 +615,17 @@ class HostSettings(Model):
     ``higress``, or regular expressions as in Envoy's ``stats_tags``.
     """
     admin_hosts: list[str] = []
-    """Host names of the admin port beside localhost and addresses; others are answered 421."""
+    """Host names of the admin port in addition to localhost and addresses; others are answered 421."""
     record: Record | None = None
     """The requests to record; none if not given."""
     tracing: bool = False
-    """Whether to make spans of OpenTelemetry; environment variables set up its SDK."""
+    """Whether to make OpenTelemetry spans; environment variables configure its SDK."""
     watch: bool = False
     """Whether to load filters and configurations again when they change."""
     shutdown_timeout: Annotated[int, Field(gt=0)] = 30
-    """Seconds that requests get to end at shutdown."""
+    """Seconds within which requests must end at shutdown."""
     sample: Annotated[int, Field(gt=0)] = 64
-    """Callbacks, hostcalls and time are counted for one request of so many, at most five a second; 1 counts all."""
+    """Callbacks, hostcalls and time are counted for one of this many requests, at most five a second; 1 counts all."""
 
     @field_validator("profile")
     @classmethod
@@ -641,17 +641,17 @@ class HostSettings(Model):
         return dict(_dotted(value)) if isinstance(value, dict) else value
 
     def open_shared(self, choice: str) -> Shared:
-        """What filters share, where `choice` says who does. Raises: ValueError."""
+        """Open the services that filters share; `choice` says between which processes. Raises: ValueError."""
         return open_shared(choice, ShmKv.zones(self.shm_kv, self.shm_queue))
 
     @property
     def tags(self) -> list[Tag]:
-        """Labels of what filters count."""
+        """Labels of filters' metrics."""
         return [tag for given in self.metric_tags for tag in given.tags]
 
     @property
     def all_filters(self) -> list[Filter]:
-        """The filters for all requests."""
+        """All filters."""
         return self.filters
 
     @property
@@ -661,17 +661,17 @@ class HostSettings(Model):
 
     @property
     def all_upstreams(self) -> dict[str, Upstream]:
-        """Upstreams behind the filters, by name."""
+        """The upstreams, by name."""
         return {}
 
     @property
     def more_files(self) -> list[Path]:
-        """Further files of the configuration, beside those that it names."""
+        """Files of the configuration that it does not name."""
         return []
 
     @property
     def behind(self) -> str:
-        """The upstreams, as text for people."""
+        """The URLs of the upstreams, for messages."""
         return ", ".join(upstream.urls for upstream in self.all_upstreams.values())
 
 
@@ -685,13 +685,13 @@ class Settings(HostSettings):
     upstreams: dict[str, Upstream] = {}
     """Servers by name, for `routes`."""
     routes: list[Route] = []
-    """Where requests go, instead of `upstream`. What fits none of them is answered 404."""
+    """Where requests go, instead of `upstream`. A request that fits none of them is answered 404."""
     tcp: list[TcpListener] = []
-    """Listeners for what is not HTTP. Without `upstream` and `routes` there are only these."""
+    """Listeners for other protocols than HTTP. Without `upstream` and `routes`, HTTP is not served."""
     listen: Address = ("127.0.0.1", 8080)
     """``HOST:PORT``; port 0 lets the system choose."""
     threads: Annotated[int, Field(gt=0, le=256)] = 1
-    """Threads of the single process, each with its own filters; not together with several `workers`."""
+    """Threads of the single process, each with its own filters; not allowed with several `workers`."""
     kong: File | None = None
     """A configuration of Kong, which has the filters, routes and upstreams instead of this file."""
     recycle: Recycle | None = None
@@ -734,7 +734,7 @@ class Settings(HostSettings):
 
     @property
     def all_upstreams(self) -> dict[str, Upstream]:
-        """By name; a single one is called ``upstream``, and one of a `tcp` listener alone by its URL."""
+        """By name: a single upstream is ``upstream``, and one that only a `tcp` listener has is named by its URL."""
         named = self.upstreams if self.upstream is None else {"upstream": self.upstream}
         return {**named, **{each.url: Upstream(url=each.url) for each in self.tcp if each.url is not None}}
 
@@ -745,19 +745,19 @@ class Settings(HostSettings):
 
     @property
     def all_routes(self) -> list[Route]:
-        """In their order; a single upstream gets all requests."""
+        """The routes in their order; a single upstream gets all requests."""
         return self.routes or ([] if self.upstream is None else [Route(upstream="upstream")])
 
     @property
     def all_filters(self) -> list[Filter]:
-        """Those of all requests, then those of each route, and of each `tcp` listener."""
+        """The filters of all requests, then those of each route, then those of each `tcp` listener."""
         further = [*(route.filters for route in self.routes), *(listener.filters for listener in self.tcp)]
         return [*self.filters, *(filter for filters in further for filter in filters)]
 
     @property
     def chains(self) -> list[list[int]]:
-        """The chain of requests without a route, then that of each route, and of each `tcp` listener: places in
-        `all_filters`.
+        """The chains, as indexes into `all_filters`: that of requests without a route, then one for each route and one
+        for each `tcp` listener.
         """
         first, chains = list(range(len(self.filters))), []
         chains.append(first)
@@ -772,17 +772,17 @@ class Settings(HostSettings):
 
     @property
     def serves_http(self) -> bool:
-        """Whether there is something for requests of HTTP."""
+        """Whether HTTP is served."""
         return bool(self.all_routes)
 
     @property
     def chain_numbers(self) -> list[int | None]:
-        """For the data plane: the number of each of `chains`; ``None`` for an empty chain."""
+        """The number of each of `chains`, for the data plane; ``None`` for an empty chain."""
         return [number if chain else None for number, chain in enumerate(self.chains)]
 
     @property
     def any_upstream(self) -> Upstream | None:
-        """For the data plane: how requests are sent to URLs that a route's header names; ``None`` if they are not."""
+        """How the data plane sends requests to URLs that a route's header names; ``None`` if it must not."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""The process with the admin port, which watches files, talks to the serving processes over Unix sockets.
+"""How the process that has the admin port and watches files controls the serving processes: over Unix sockets.
 
 Each serving process serves `Control` on a socket named after its id, in a directory that only its user can enter;
 `Remote` is the client.
@@ -24,27 +24,27 @@ __all__ = ["Application", "Control", "Fleet", "Remote"]
 
 
 class Application(Member, Protocol):
-    """An application that serves in a process, as the code that runs it sees it."""
+    """The interface of an application to the code that runs it in a process."""
 
     loaded: bool
-    """Whether there are filters."""
+    """Whether the filters are loaded."""
 
     def __init__(
         self, source: Source[Any], settings: Any, listening: Sequence[socket.socket] | None, shared: str = "memory"
     ) -> None:
-        """Serve on a socket of `bind`; with ``None``, load everything and take no connections.
+        """Serve on sockets of `bind`; with ``None``, load everything but accept no connections.
 
-        `shared` says between which processes filters share state; see `open_shared`.
+        `shared` says which processes share the state of filters; see `open_shared`.
         """
 
     @staticmethod
     def bind(settings: Any) -> AbstractContextManager[Sequence[socket.socket]]:
-        """Sockets with the addresses at which all processes serve. Raises: ConfigError."""
+        """Sockets that all processes listen on. Raises: ConfigError."""
         ...
 
     @staticmethod
     def addresses(settings: Any, listening: Sequence[socket.socket]) -> list[str]:
-        """The same, for people."""
+        """The URLs of the sockets, for messages."""
         ...
 
     @classmethod
@@ -75,7 +75,7 @@ class Control:
         self._application = application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
+        """Serve one request, as in ASGI."""
         application = self._application
         answer: Any
         if scope["path"] == "/reload":
@@ -92,7 +92,7 @@ class Control:
 
 
 class Remote:
-    """A serving process, as the client sees it."""
+    """The client of a serving process."""
 
     def __init__(self, path: Path) -> None:
         self.pid = int(path.stem)
@@ -102,17 +102,17 @@ class Remote:
         return (await self._client.request(method, f"http://worker{path}")).json()
 
     async def snapshot(self) -> dict[str, Any]:
-        """The numbers of all processes, in the form of JSON."""
+        """See `Member.snapshot`."""
         answer: dict[str, Any] = await self._ask("GET", "/snapshot")
         return answer
 
     async def live(self, since: int) -> dict[str, Any]:
-        """The events after the one with that number."""
+        """See `Member.live`."""
         answer: dict[str, Any] = await self._ask("GET", f"/live?since={since}")
         return answer
 
     async def unready(self) -> list[str]:
-        """Names of the filters because of which requests cannot be served now; empty if they can."""
+        """See `Member.unready`."""
         answer: list[str] = await self._ask("GET", "/unready")
         return answer
 
@@ -148,7 +148,7 @@ class Fleet:
         return [path for path in sockets if path not in dead]
 
     async def reload(self) -> str:
-        """Reload one after the other; if the first fails, stop."""
+        """Reload one process after the other, until one fails. Returns its reason, or ``""``."""
         for path, member in (await self._members()).items():
             refused = await member.reload()
             if refused:
@@ -158,7 +158,7 @@ class Fleet:
         return ""
 
     async def catch_up(self) -> None:
-        """Reload processes that have started meanwhile, and may have read the old configuration."""
+        """Reload processes that have started since `reload`, and may have read the old configuration."""
         for path, member in (await self._members()).items():
             if path not in self._up_to_date:
                 self._up_to_date.add(path)

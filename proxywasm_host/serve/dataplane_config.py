@@ -10,11 +10,11 @@ from proxywasm_host.serve.upstreams import TCP
 __all__ = ["dataplane_config"]
 
 SAME = {"clients", "forwarded", "access_log", "tls", "stream_idle_timeout"}
-"""Settings that have the same form there."""
+"""Settings that have the same form in the data plane."""
 
 
 def dataplane_config(settings: Settings) -> str:
-    """Upstreams, routes and general settings: short forms written out, chains as numbers."""
+    """The JSON of upstreams, routes and general settings: short forms written out, chains as numbers."""
     config = settings.model_dump(mode="json", include=SAME)
     config["upstreams"] = {
         name: {
@@ -40,6 +40,6 @@ def dataplane_config(settings: Settings) -> str:
 
 
 def _connectable(url: str) -> str:
-    """With a scheme that says how to connect."""
+    """A URL whose scheme says how to connect."""
     scheme, _, rest = url.partition("://")
     return f"{TCP.get(scheme, scheme)}://{rest}"

@@ -32,7 +32,7 @@ class ThreadDriver(Dispatcher):
         self._running = False
 
     async def start(self) -> None:
-        """Runs in the control loop."""
+        """Start to perform effects. Called in the control loop."""
         clusters = self.host.services.clusters
         if isinstance(clusters, Clusters) and clusters.reachable:
             self._clients = AsyncClients(clusters)
@@ -46,7 +46,7 @@ class ThreadDriver(Dispatcher):
         self._woken()
 
     async def stop(self) -> None:
-        """Runs in the control loop."""
+        """Stop performing effects, and close connections. Called in the control loop."""
         await self._thread.ask(self._stop)
         if self._clients is not None:
             await self._clients.aclose()
@@ -72,7 +72,7 @@ class ThreadDriver(Dispatcher):
             return
         try:
             function()
-        except Exception:  # noqa: BLE001 - the driver goes on
+        except Exception:  # noqa: BLE001 - the driver continues
             logger.exception("a scheduled call failed")
 
     def _arm(self, plugin: Plugin, milliseconds: int) -> None:
@@ -104,7 +104,7 @@ class ThreadDriver(Dispatcher):
         del self._calls[callout.plugin, callout.token]
         try:
             reply = call.result()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the guest waits for an answer
+        except Exception as error:  # noqa: BLE001 - the guest waits for an answer in any case
             logger.exception("the client of %s failed", type(callout).__name__)
             reply = CalloutFailed(f"{type(error).__name__}: {error}")
         self._finish(callout, reply)

@@ -11,7 +11,7 @@ __all__ = ["check", "read"]
 
 
 def read(path: Path) -> bytes:
-    """The content of a file. Raises: OSError; also for a pipe or a device, which could block for ever."""
+    """The content of a file. Raises: OSError; also for a pipe or a device, which could block forever."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         _check(path, os.fstat(descriptor))
@@ -19,10 +19,10 @@ def read(path: Path) -> bytes:
 
 
 def check(path: Path) -> None:
-    """Refuse a file that could block a reader for ever. Raises: OSError."""
+    """Refuse a file that could block a reader forever. Raises: OSError."""
     _check(path, path.stat())
 
 
 def _check(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # reading it will say so
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # reading a directory raises anyway
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))

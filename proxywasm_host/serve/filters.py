@@ -1,4 +1,4 @@
-"""Filters and clusters of a configuration, in the form for drivers."""
+"""Converts filters and clusters of a configuration into the form for drivers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["chain_in", "chains_of", "cluster_of", "clusters_of", "filters_of", "
 
 
 class Chain(HostSettings):
-    """A configuration of which only the filters are read."""
+    """A configuration that is read only for its filters."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -74,7 +74,7 @@ def chains_of(settings: Settings) -> list[list[int]]:
 
 
 def listener_of(settings: HostSettings) -> Listener | None:
-    """Listeners beside the page. Raises: ConfigError, if an extra is missing."""
+    """The listener for tracing, if it is on. Raises: ConfigError, if an extra is missing."""
     if not settings.tracing:
         return None
     try:
@@ -92,7 +92,7 @@ def _rules(filter: config.Filter, content: Callable[[Path | None, bytes], bytes]
 
 
 def _content(file: Path | None, given: bytes) -> bytes:
-    """The content of the file, if one is named. Raises: ConfigError."""
+    """The content of the file, or `given` if there is none. Raises: ConfigError."""
     if file is None:
         return given
     try:
@@ -115,7 +115,7 @@ def clusters_of(settings: HostSettings) -> Clusters:
 
 
 def cluster_of(url: str, calls: config.Calls) -> Cluster:
-    """A cluster as the driver has it. Raises: ValueError."""
+    """A cluster in the form for drivers. Raises: ValueError."""
     tls = calls.tls
     certificate = (str(tls.certificate), str(tls.key or tls.certificate)) if tls.certificate else None
     verify = str(tls.ca) if tls.ca and tls.verify else tls.verify

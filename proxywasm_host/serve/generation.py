@@ -41,12 +41,12 @@ from proxywasm_host.services import Services
 __all__ = ["Generation"]
 
 WAIT = 0.25
-"""Seconds within which a failed guest must be replaced; after that the server is not ready."""
+"""Seconds within which a failed guest must be replaced, or the server is not ready."""
 logger = logging.getLogger("proxywasm_host.serve")
 
 
 class RoutedProperties(ScopeProperties):
-    """Properties of a request to an upstream: those of the configuration, of its route and of its connection."""
+    """Properties of a request: those of the configuration, of its destination and of its connection."""
 
     def __init__(self, scope: Scope, given: Mapping[str, PropertyValue], routed: Mapping[str, PropertyValue]) -> None:
         self._scope, self._given, self._routed = scope, given, routed
@@ -61,10 +61,10 @@ class RoutedProperties(ScopeProperties):
 
 
 class Generation:
-    """The control loop calls `start`, `stop` and `unready`; the data plane calls the methods at the end."""
+    """One configuration. The control loop calls `start`, `stop` and `unready`, the data plane calls the last ones."""
 
     draining = False
-    """Whether somebody waits for the last request."""
+    """Whether `stop` waits for the last request."""
     _driver_type: ClassVar[type[ThreadDriver]] = ThreadDriver
 
     def __init__(
@@ -77,7 +77,7 @@ class Generation:
         thread: Thread,
         filters: list[FilterConfig] | None = None,
     ) -> None:
-        """Loads nothing yet. `filters` are those of the settings, with the digests that they must have.
+        """Load nothing yet. `filters` are those of the settings with their required digests, if known.
 
         Raises: ConfigError; OSError, for a file of a filter.
         """
@@ -86,7 +86,7 @@ class Generation:
         self.filters: list[FilterConfig] = list(filters_of(settings)) if filters is None else filters
         self.plugins: Sequence[Plugin] = ()
         self.chains: list[list[Plugin]] = []
-        """As `Settings.chains`."""
+        """The plugins of each of `Settings.chains`."""
         self._by_request = filter_list.by_request(self.filters)
         self._filter_counts = filter_counts
         self._tracer = tracer
@@ -107,7 +107,7 @@ class Generation:
         )
 
     async def start(self) -> None:
-        """Load the filters; a separate thread compiles. Raises as `Host.load_plugin`, and as `Host`."""
+        """Load the filters; a separate thread compiles them. Raises: as `Host` and `Host.load_plugin`."""
         listener = listener_of(self.settings)
         self.host = await self._thread.ask(lambda: self._make_host().__enter__())
         if listener is not None:
@@ -142,7 +142,7 @@ class Generation:
         self.host.__exit__(None, None, None)
 
     async def stop(self) -> None:
-        """Wait until the last request is over, and free everything."""
+        """Wait for the end of the last request, and free everything."""
         drained = asyncio.Event()
         await self._thread.ask(lambda: self._drain(drained))  # new requests go elsewhere from now on
         await drained.wait()
@@ -160,10 +160,10 @@ class Generation:
     async def unready(self) -> list[str]:
         """Names of filters whose guest has failed, so that new requests are answered 503 until it is replaced.
 
-        Asking replaces such a guest as well, if it is due: a server that is not ready may get no request that would.
+        The call also replaces such a guest if that is due, because a server that is not ready may get no request.
         """
         names = await self._thread.ask(self._healed)
-        if names:  # a guest that had started is replaced after as long as its start took
+        if names:  # a guest that had started is replaced after the time that its start took
             await asyncio.sleep(WAIT)
             names = await self._thread.ask(self._healed)
         return names
@@ -178,7 +178,7 @@ class Generation:
         self._filter_counts.failures[plugin.name, failure.kind] += 1
 
     def used_up(self) -> str:
-        """Why its VMs must be replaced, as text; empty if they need not be."""
+        """Why the VMs must be replaced, as text; empty if they need not be."""
         recycle = self.settings.recycle
         return recycle.recycle().why(self.plugins) if recycle else ""
 
@@ -190,17 +190,17 @@ class Generation:
 
     @property
     def sample(self) -> int:
-        """One of so many requests may be sampled."""
+        """One out of this many requests may be sampled."""
         return self.settings.sample
 
     @property
     def records(self) -> bool:
-        """Whether requests may be recorded: `attach` must be called then."""
+        """Whether requests may be recorded, so that `attach` must be called."""
         return self.settings.record is not None
 
     @property
     def makes_streams(self) -> bool:
-        """Whether a stream depends on more than its chain: `stream` must be called then."""
+        """Whether a stream depends on more than its chain, so that `stream` must be called."""
         return bool(self._by_request)
 
     def stream(self, chain: int, authority: bytes, path: bytes, properties: Mapping[str, PropertyValue]) -> HttpStream:
@@ -215,13 +215,13 @@ class Generation:
     def properties(self, scope: Scope, routed: Mapping[str, PropertyValue]) -> Mapping[str, PropertyValue]:
         """Properties of a request.
 
-        `scope` describes its connection as in ASGI; `routed` describes where it goes, and gets more entries as the
+        `scope` describes its connection, as in ASGI; `routed` describes its destination, and gets more entries as the
         request proceeds.
         """
         return RoutedProperties(scope, self.settings.properties, routed)
 
     def connection(self, listener: int, scope: Scope, routed: Mapping[str, PropertyValue], sink: Sink) -> TcpStream:
-        """A stream for a connection that the `tcp` listener of this number has taken; `sink` gets its effects."""
+        """A stream for a connection that the `tcp` listener of this number has accepted; `sink` gets its effects."""
         stream = self.host.tcp_stream(
             self.chains[listener - len(self.settings.tcp)],
             properties=self.properties(scope, routed),
@@ -231,33 +231,33 @@ class Generation:
         return stream
 
     def disconnected(self, stream: TcpStream, *, remote: bool) -> None:
-        """A connection is over; `remote`: the client has closed it."""
+        """Close the stream of a connection; `remote`: the client has closed it."""
         self.driver.detach(stream)
         self.driver.perform(stream.close(PeerType.REMOTE if remote else PeerType.LOCAL))
         if self.draining:
             self.look_drained()
 
     def attach(self, stream: HttpStream, sink: Sink) -> None:
-        """Record a request, and give effects of its stream that no event returns to `sink`."""
+        """Record a request; `sink` gets the effects of its stream that no event returns."""
         self.driver.attach(stream, sink)
 
     def look(self, stream: HttpStream, passed: int, method: bytes, path: bytes) -> bool:
-        """Whether to sample this request; `passed` came since the last call. If so, call `looked` at its end."""
+        """Whether to sample this request, one of `passed` since the last call. If so, call `looked` at its end."""
         return self._tracer.begin(stream, self.number, method, path, passed)
 
     def looked(self, stream: HttpStream) -> None:
-        """A sampled request has ended."""
+        """Note the end of a sampled request."""
         self._tracer.end(stream)
 
     def look_drained(self) -> None:
-        """Wake the task that waits for the last request. Called while `draining`."""
+        """Wake `stop` if the last request has ended. Called while `draining`."""
         if self._drained is not None and not self.driver.streams:
             self._thread.call_control_loop(self._drained.set)
 
     def perform(self, effects: list[Effect]) -> None:
-        """Perform an effect that is not part of a message."""
+        """Perform effects that are not part of a message."""
         self.driver.perform(effects)
 
     def unsendable(self, what: str, headers: HeaderList) -> None:
-        """The filters' ``request`` or ``response`` cannot be sent."""
+        """Log that a ``request`` or ``response`` of filters cannot be sent."""
         logger.warning(UNSENDABLE, what, unsendable_headers(headers))

@@ -4,7 +4,7 @@ Rules of this module:
 
 * The hot path adds to plain integers. Callbacks, hostcalls and time in filters are counted for a sample of requests,
   and scaled up, because watching every hostcall would cost more than most filters do.
-* A snapshot is JSON; snapshots of several processes are added, with their gauges.
+* A snapshot is JSON; the snapshots of several processes are added up, gauges included.
 * Metrics of guests are shown by `integrations.prometheus`.
 """
 
@@ -37,9 +37,9 @@ class FilterCounts:
         self.hostcalls: Counter[tuple[str, str, str]] = Counter()
         """Hostcalls, by plugin, name and status."""
         self.filters: dict[str, Histogram] = {}
-        """Time of a request in a plugin."""
+        """Seconds of a request in a plugin, by plugin."""
         self.failures: Counter[tuple[str, str]] = Counter()
-        """Failures, by plugin and cause."""
+        """Failures of guests, by plugin and cause."""
         self.restarts: Counter[tuple[str]] = Counter()
         self.reloads: Counter[tuple[str]] = Counter({("loaded",): 0, ("refused",): 0, ("recycled",): 0})
 
@@ -48,7 +48,7 @@ class FilterCounts:
         self.filters.setdefault(plugin, Histogram(MICROSECONDS)).note(seconds)
 
     def snapshot(self) -> Snapshot:
-        """The counters, in the form of JSON."""
+        """The counters, as JSON values."""
         return {
             "callbacks": _flat(self.callbacks),
             "hostcalls": _flat(self.hostcalls),
@@ -67,7 +67,7 @@ def _flat(counter: Counter[Any]) -> dict[str, int]:
 
 
 def added(snapshots: Iterable[Snapshot], add: Callable[[Any, Any], Any] = operator.add) -> Snapshot:
-    """The sum of several processes: numbers add up, mappings are merged, and of other values the last one counts."""
+    """The sum of several processes: numbers are added, mappings merged, and other values replaced."""
     total: Snapshot = {}
     for snapshot in snapshots:
         for key, value in snapshot.items():
@@ -87,9 +87,9 @@ def _sum(one: Any, other: Any, add: Callable[[Any, Any], Any]) -> Any:
 
 
 def guests_of(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """The metrics of filters over processes that answered: sums of separate ones, or the newest of shared ones.
+    """The metrics of filters in all these processes: sums if they are separate, the newest if they are shared.
 
-    The newest counter is the highest one, because counters only grow; gauges differ by what happens in milliseconds.
+    The newest counter is the highest, because counters only grow; gauges differ only by the last milliseconds.
     """
     shared = any(snapshot["shared"] for snapshot in snapshots)
     return added((snapshot["guests"] for snapshot in snapshots), max if shared else operator.add)

@@ -65,12 +65,12 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Model(BaseModel):
-    """Base of models, in which an unknown name is an error."""
+    """Base of models. An unknown name is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     short: ClassVar[str] = ""
-    """Text in the place of a mapping: ``upstream: http://…``."""
+    """The field that text instead of a mapping stands for: ``upstream: http://…``."""
 
     @model_validator(mode="before")
     @classmethod

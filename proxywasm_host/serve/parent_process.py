@@ -1,4 +1,4 @@
-"""Ends a process when the one that started it ends, for any reason."""
+"""Ends a process when its parent ends, for whatever reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Get SIGTERM when `parent`, which has started this process from its main thread, has ended."""
+    """Send this process SIGTERM when its parent ends; `parent` has started it from its main thread."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-    if os.getppid() != parent:  # it had ended before
+    if os.getppid() != parent:  # the parent has ended already
         os.kill(os.getpid(), signal.SIGTERM)

@@ -2,7 +2,7 @@
 
 The few files are checked several times a second. That costs next to nothing, and also works for files that are
 replaced, linked, or on a network, where the kernel's notifications do not work. A file that is being written is read
-when it has stopped changing.
+once it has stopped changing.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ async def reload(
     fixed: tuple[str, ...],
     first: AnySettings,
 ) -> str:
-    """Read the configuration again and `use` it, which loads all of it or raises. Returns the reason of a failure.
+    """Read the configuration again and `use` it. Returns the reason if that fails.
 
-    `fixed` are settings that stay as they were at `first`, when the server started.
+    `use` loads all of it, or raises. `fixed` are settings that keep the values of `first` while the server runs.
     """
     try:
         settings = await asyncio.to_thread(source.load)
@@ -90,9 +90,9 @@ def _digest(file: Path) -> bytes:
 
 
 class Watch:
-    """The files of a configuration. Make it before they are loaded, because it notes their state.
+    """The watched files of a configuration. Create it before they are loaded, because it notes their state.
 
-    Raises: ConfigError, if there is no configuration to begin with.
+    Raises: ConfigError, if the configuration cannot be read.
     """
 
     def __init__(self, source: Source[Any]) -> None:
@@ -103,9 +103,9 @@ class Watch:
         self._files, self._looks, self._content = files, list(map(_look, files)), _content(files)
 
     async def run(self, reload: Callable[[], Awaitable[str]]) -> None:
-        """Reload whenever the content of a file has changed, and log the result, until cancelled.
+        """Reload when the content of a file has changed, and log the result, until cancelled.
 
-        `reload` returns the reason of a failure, or ``None``. Its exceptions are logged, and watching goes on.
+        `reload` returns the reason of a failure, or ``""``. Its exceptions are logged, and watching continues.
         """
         while True:
             await asyncio.sleep(EACH)
@@ -114,7 +114,7 @@ class Watch:
                 continue
             await asyncio.sleep(EACH)
             if list(map(_look, self._files)) != looks:
-                continue  # it is being written
+                continue  # the file is being written
             self._looks = looks
             try:
                 await self._see(reload)

@@ -45,13 +45,13 @@ logger = logging.getLogger("proxywasm_host.serve")
 
 
 OTHERS = 256
-"""Descriptors beside connections to clients and upstreams: files, callouts, the admin port."""
+"""Descriptors for other things than connections to clients and upstreams: files, callouts, the admin port."""
 RETRY = 0.5
-"""Seconds until a process that could not start tries again."""
+"""Seconds after which a process that could not start tries again."""
 
 
 def log_config(settings: HostSettings) -> dict[str, Any]:
-    """Set up logging to standard error; filters' lines from `Settings.log_level` on."""
+    """The configuration of logging to standard error, with filters' lines of `Settings.log_level` and above."""
     guests = LEVELS[LogLevel[settings.log_level.upper()]]
     return {
         "version": 1,
@@ -64,9 +64,9 @@ def log_config(settings: HostSettings) -> dict[str, Any]:
 
 
 def run(kind: type[Application], source: Source[Any]) -> None:
-    """Serve until a signal comes; current requests get time to end.
+    """Serve until a signal arrives; current requests get time to end.
 
-    Raises: ProxyWasmError, if it cannot be started.
+    Raises: ProxyWasmError, if the server cannot start.
     """
     watch = Watch(source)
     settings = source.load()
@@ -90,21 +90,21 @@ def run(kind: type[Application], source: Source[Any]) -> None:
 
 
 async def usable(kind: type[Application], source: Source[Any], settings: HostSettings) -> None:
-    """Load a configuration as a test, and free it. Raises: ProxyWasmError."""
+    """Check that a configuration can be loaded. Raises: ProxyWasmError."""
     application = kind(source, settings, None)
     await application.start()
     await application.stop()
 
 
 def shared_by(settings: HostSettings) -> str:
-    """Between which processes filters share state; ``processes`` without a name are those of this server."""
+    """Which processes share the state of filters; ``processes`` without a name are those of this server."""
     choice = settings.shared or ("memory" if settings.workers == 1 else "processes")
     return re.sub(r"^processes(?=\?|$)", f"processes:serve-{os.getpid()}", choice)
 
 
 @contextlib.contextmanager
 def held(shared: str) -> Iterator[None]:
-    """Keep the shared state alive, also while none of the processes runs."""
+    """Keep the shared state alive, even while none of the processes runs."""
     opened = open_shared(shared)
     try:
         with contextlib.suppress(ServiceUnavailable):
@@ -115,7 +115,7 @@ def held(shared: str) -> Iterator[None]:
 
 
 def make_room(settings: Settings) -> None:
-    """Raise the limit of open files to what connections need, as far as the system allows."""
+    """Raise the limit of open files to the number that connections need, as far as the system allows."""
     upstreams = sum(upstream.max_connections for upstream in settings.all_upstreams.values())
     needed = (settings.clients.max_connections + upstreams) * settings.threads + OTHERS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -142,13 +142,13 @@ def bound(address: Address, *, shared: bool = False) -> Iterator[socket.socket]:
 
 
 def at(listening: socket.socket) -> str:
-    """Its address, as in a URL."""
+    """The address of a socket, as in a URL."""
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def until_signal(application: Alone | OneOfSeveral, ready: Callable[[], None]) -> None:
-    """Serve until a signal comes; `ready` is called when it serves. Raises: ProxyWasmError, if it cannot start."""
+    """Serve until a signal arrives; `ready` is called after the start. Raises: ProxyWasmError, if it cannot start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     await application.start()
@@ -158,7 +158,7 @@ async def until_signal(application: Alone | OneOfSeveral, ready: Callable[[], No
         ready()
         await stop.wait()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)  # a second signal ends it at once
+            loop.remove_signal_handler(number)  # a second signal ends the process at once
         await application.close()
     finally:
         await application.stop()
@@ -204,7 +204,7 @@ async def watching(watch: Watch, reload: Callable[[], Awaitable[str]]) -> AsyncI
 
 
 class Alone:
-    """The applications of a single process, one for each thread, with their admin port and watcher."""
+    """The applications of a single process, one for each thread, with the admin port and the watcher of files."""
 
     def __init__(
         self,
@@ -220,9 +220,9 @@ class Alone:
         self._around = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
-        """Start one after the other. Raises: ProxyWasmError."""
+        """Start one application after the other. Raises: ProxyWasmError."""
         try:
-            if self._admin is not None:  # the admin port says that filters are not loaded yet
+            if self._admin is not None:  # before the filters, so that it can report that they are not loaded yet
                 admin = Admin(self._members, self._settings.admin_hosts, self._settings.tags)
                 await self._around.enter_async_context(beside(admin, sockets=[self._admin]))
             for each in self._applications:
@@ -236,7 +236,7 @@ class Alone:
             await self._around.enter_async_context(watching(self._watch, self.reload))
 
     async def reload(self) -> str:
-        """Reload thread by thread; if the first fails, stop."""
+        """Reload one thread after the other, until one fails. Returns its reason, or ``""``."""
         refused = ""
         for each in self._applications:
             refused = refused or await each.reload()
@@ -261,7 +261,7 @@ class Alone:
 
 
 class OneOfSeveral:
-    """An application in a child process, which its parent can ask."""
+    """An application in a child process, which its parent controls."""
 
     _application: Application
 
@@ -294,8 +294,8 @@ class OneOfSeveral:
     async def _start_or_wait(self) -> None:
         """Start, or wait until that is possible.
 
-        A process that replaces a dead one reads the current configuration, which the others may have refused. They go
-        on with the old one, so this one waits instead of ending.
+        A process that replaces a dead one reads the current configuration, which the others may have refused. They
+        continue with the old one, so this process waits instead of ending.
         """
         logged = ""
         while True:

@@ -2,7 +2,7 @@
 
 The file is in our own form, in YAML or TOML, or in that of another host (`proxywasm_host.configuration`).
 
-An error says which file and line, the path of the value there, and what is wrong with it.
+An error names the file and line, the path of the value, and what is wrong with it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ __all__ = ["Source", "error_lines", "read_configuration", "read_file"]
 
 logger = logging.getLogger("proxywasm_host.configuration")
 FOREIGN = "listen", "tls", "routes", "upstreams", "upstream", "forwarded", "stream_idle_timeout"
-"""Settings of other hosts' configurations that a server for gateways does not use."""
+"""Settings of other hosts' configurations that only ``proxywasm serve`` uses."""
 FORMATS = (".toml", ".yaml", ".yml", ".json")
 ALIASED = 100_000
 TIMES = 10
-"""How large a configuration may be after its aliases are followed, absolutely and relative to its text."""
+"""How large a configuration may be with its aliases expanded: absolutely, and relative to its text."""
 
 
 AnySettings = TypeVar("AnySettings", bound=HostSettings)
@@ -46,9 +46,9 @@ AnySettings = TypeVar("AnySettings", bound=HostSettings)
 
 @dataclass(frozen=True)
 class Source(Generic[AnySettings]):
-    """A configuration that can be read again. `overrides` are merged into the content of `file`; lists replace lists.
+    """A configuration that can be read again: the content of `file`, into which `overrides` are merged.
 
-    `model` is the type of the configuration, `command` the name of its command.
+    A list replaces a list. `model` is the type of the configuration, and `command` the command that runs it.
     """
 
     file: Path | None = None
@@ -57,7 +57,7 @@ class Source(Generic[AnySettings]):
     command: str = "serve"
 
     def load(self) -> AnySettings:
-        """Read and check it. Raises: ConfigError."""
+        """Read and check the configuration. Raises: ConfigError."""
         data: dict[str, Any] = {}
         lines: Mapping[Key, int] = {}
         base = Path.cwd()
@@ -93,7 +93,7 @@ def error_lines(
 ) -> Iterator[str]:
     """A line for each error: file, line, path, and message.
 
-    `known_by` is the command that prints the schema; `whole` is the name of the root's path.
+    `known_by` is the command that prints the schema; `whole` names the whole configuration.
     """
     for one in error.errors(include_url=False):
         path = (*one["loc"], *one.get("ctx", {}).get("path", ()))
@@ -135,7 +135,7 @@ def read_configuration(file: Path, least: str = "filters") -> tuple[dict[str, An
 def read_file(file: Path, what: str, mapping: str) -> tuple[dict[str, Any], Mapping[Key, int]]:
     """The content of a file in YAML or TOML, and the line of each value.
 
-    `what` names the file in messages, as in ``the configuration``; `mapping` is the message for one that is no mapping.
+    `what` names the file in messages, as in ``the configuration``; `mapping` is the message if it is not a mapping.
 
     Raises: ConfigError.
     """
@@ -158,7 +158,7 @@ def _parsed(file: Path, text: str) -> list[tuple[Any, dict[Key, int]]]:
         raise ConfigError(f"{file}{line}: this is not YAML: {error.problem}") from None
     except ConfigError as error:
         raise ConfigError(f"{file}{error}") from None
-    except Exception as error:  # noqa: BLE001 - parsers raise whatever comes: KeyError for !!bool x
+    except Exception as error:  # noqa: BLE001 - parsers raise anything, such as KeyError for !!bool x
         raise ConfigError(f"{file}: this is not {'TOML' if file.suffix == '.toml' else 'YAML'}: {error}") from None
 
 
@@ -174,7 +174,7 @@ def _one(
 
 
 def _yaml(text: str) -> list[tuple[Any, dict[Key, int]]]:
-    """The documents."""
+    """The documents of a file, with the line of each value."""
     documents = []
     loader = Loader(text)
     while loader.check_node():
@@ -188,7 +188,7 @@ def _yaml(text: str) -> list[tuple[Any, dict[Key, int]]]:
 
 
 def _check_aliases(root: yaml.Node) -> None:
-    """Check aliases. Raises: ConfigError, if they make the content much larger than its text, or endless."""
+    """Check aliases. Raises: ConfigError, if they make the content infinite, or much larger than its text."""
     sizes: dict[int, int] = {}
     written = 0
 
@@ -213,7 +213,7 @@ def _check_aliases(root: yaml.Node) -> None:
 
 
 class Loader(yaml.SafeLoader):
-    """YAML's plain values; a date stays text."""
+    """Loads YAML's plain values; a date stays text."""
 
     yaml_constructors: ClassVar[dict[str | None, Any]] = {
         **yaml.SafeLoader.yaml_constructors,
@@ -227,7 +227,7 @@ def _mark(node: yaml.Node, path: Key, lines: dict[Key, int]) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             place = (*path, key.value)
-            if place in lines:  # YAML takes the last one, and nobody would notice
+            if place in lines:  # YAML would silently use the last one
                 raise ConfigError(f":{key.start_mark.line + 1}: {dotted(place)} is given twice")
             _mark(value, place, lines)
             lines[place] = key.start_mark.line + 1
@@ -241,7 +241,7 @@ ENTRY = re.compile(r"\s*([\w.\"' -]+?)\s*=")
 
 
 def _toml(text: str) -> tuple[Any, dict[Key, int]]:
-    """Lines of a TOML file, found in its text, because `tomllib` gives none. An unknown path has no line."""
+    """A TOML file, and the line of each value, found in the text because `tomllib` has none. Some may be missing."""
     data = _dates_as_text(tomllib.loads(text))
     lines: dict[Key, int] = {(): 1}
     table: Key = ()
@@ -269,7 +269,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _table(data: Any, name: str, array: bool, lines: dict[Key, int]) -> Key:
-    """The path of a table; in an array of tables, that of the last one."""
+    """The path of a table; in an array of tables, of the last one."""
     path: Key = ()
     parts = _parts(name)
     for place, part in enumerate(parts):

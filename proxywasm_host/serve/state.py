@@ -19,9 +19,9 @@ __all__ = ["resident_bytes", "state_of"]
 def state_of(
     host: Host, plugins: Sequence[Plugin], filters: Sequence[FilterConfig], generation: int
 ) -> list[dict[str, Any]]:
-    """Each filter and its VM, in the form of JSON. `filters` are those from which the plugins were loaded.
+    """Each filter and its VM, as JSON values. `filters` are those from which the plugins were loaded.
 
-    `generation` is the number of the configuration; each VM has another number.
+    `generation` is the number of the configuration; VMs that replace others get higher numbers.
     """
     usages = [plugin.usage() for plugin in plugins]
     return [
@@ -47,6 +47,6 @@ def state_of(
 
 
 def resident_bytes() -> int:
-    """Memory of this process."""
+    """Bytes of memory of this process."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

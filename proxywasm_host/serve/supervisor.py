@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["GRACE", "Supervisor"]
 
 GRACE = 5.0
-"""Seconds that a process gets, after those for its requests, before it is killed."""
+"""Seconds that a process gets to end, in addition to those for its requests, before it is killed."""
 EACH = 0.5
 """Most seconds until a dead process is replaced."""
 logger = logging.getLogger("proxywasm_host.serve")
@@ -32,7 +32,7 @@ class Supervisor:
         self._ending = False
 
     def run(self, seconds: float) -> bool:
-        """Run until a signal comes; then each process has so many seconds to end. Returns whether all ended well."""
+        """Run until a signal arrives; then each process has so many seconds to end. Returns whether all ended well."""
         before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._processes = [self._started() for _ in range(self._count)]
@@ -54,7 +54,7 @@ class Supervisor:
         return process
 
     def _living(self, process: BaseProcess) -> BaseProcess:
-        """Run the process, and replace it when it dies."""
+        """The process, or one that replaces it if it has died."""
         if process.is_alive():
             return process
         process.join()

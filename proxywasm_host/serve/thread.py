@@ -1,4 +1,4 @@
-"""A thread of the data plane as the event loop beside it sees it."""
+"""The interface of a thread of the data plane to the event loop next to it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class Thread:
-    """Serves from `start` to `end`. Made in an event loop, the control loop, which does everything but requests."""
+    """Serves from `start` to `end`. Created in the control loop, an event loop that does everything but requests."""
 
     def __init__(self, listening: Sequence[socket.socket], *, http: bool) -> None:
-        """Serve on `listening`: `http` on the first, if that is served, and each of `Settings.tcp`."""
+        """Serve on `listening`: HTTP on the first socket if `http`, and those of `Settings.tcp` on the others."""
         self.native = ServerThread()
         self.control_loop = asyncio.get_running_loop()
         self._http, self._tcp = (listening[:1], listening[1:]) if http else ((), listening)
@@ -28,7 +28,7 @@ class Thread:
         self._thread = threading.Thread(target=self._run, name="proxywasm-server")
 
     def start(self) -> None:
-        """Start the thread. It takes connections once it has a chain (`ServerThread.use_chain`)."""
+        """Start the thread. It accepts connections once it has a configuration (`ServerThread.use_chain`)."""
         self._thread.start()
 
     @property
@@ -49,13 +49,13 @@ class Thread:
             self.control_loop.call_soon_threadsafe(function)
 
     async def ask(self, function: Callable[[], T]) -> T:
-        """Call a function in the thread, and raise its exceptions."""
+        """Call a function in the thread. Returns its result, or raises its exception."""
         answer: asyncio.Future[T] = self.control_loop.create_future()
 
         def call() -> None:
             try:
                 result = function()
-            except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
+            except Exception as error:  # noqa: BLE001 - `ask` raises it
                 self.call_control_loop(partial(_raise, answer, error))
             else:
                 self.call_control_loop(partial(_return, answer, result))
@@ -64,13 +64,13 @@ class Thread:
         return await answer
 
     async def close(self, seconds: float) -> None:
-        """Accept no more requests, and give the current ones so many seconds to end."""
+        """Accept no more requests, and give the current ones `seconds` to end."""
         closed = asyncio.Event()
         self.native.close(seconds, lambda: self.call_control_loop(closed.set))
         await closed.wait()
 
     async def end(self) -> None:
-        """End the thread after its last request."""
+        """End the thread; requests that still run are cut off."""
         self.native.end()
         await self._ended.wait()
         self._thread.join()

@@ -1,13 +1,13 @@
-"""Watches requests while they pass the filters: all of them while the page is open, else a sample, to count.
+"""Watches requests in the filters: all of them while the page is open, otherwise a sample for the metrics.
 
 Rules of this module:
 
-* Other requests cost nothing: the host has a listener only while a request is sampled or the page is open.
-* A sampled request counts for all since the sample before; while all are watched, each counts once. Callbacks outside
+* Other requests have no overhead: the host has a listener only while a request is sampled or the page is open.
+* A sampled request counts for all since the previous sample; while all are watched, each counts once. Callbacks outside
   of streams (ticks) are counted only while all are watched.
 * A sample slows concurrent requests as well, so there are at most five samples a second.
 * Credentials are not kept (`secrets`).
-* Texts of filters are cut to a bounded length; beyond a number, calls are counted and not kept.
+* Texts of filters are cut to a maximal length; beyond a maximal number, calls are counted but not kept.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from proxywasm_host.testing import Invocation
 __all__ = ["Tracer"]
 
 KEPT = 200
-"""Number of requests that are kept."""
+"""Most requests that are kept."""
 MAX_STEPS = 200
-"""Number of callbacks that are kept for one request, …"""
+"""Most callbacks that are kept for one request, …"""
 MAX_CALLS = 60
 """… of hostcalls for one callback, …"""
 MAX_CALLS_IN_ALL = 300
@@ -45,7 +45,7 @@ MAX_TEXT = 400
 REST = 0.2
 """Seconds between two samples."""
 LOOKED = 3.0
-"""Seconds for which all requests are watched after the page has asked for them."""
+"""Seconds for which all requests are watched after a query of the page."""
 MAPS = {
     "on_request_headers": MapType.REQUEST_HEADERS,
     "on_request_trailers": MapType.REQUEST_TRAILERS,
@@ -57,7 +57,7 @@ STATUSES = {int(status): status.name for status in Status}
 
 @dataclass(slots=True)
 class Record:
-    """One request, for the page. `changed` is the number of its last change."""
+    """A watched request, for the page. `changed` is the number of its last change."""
 
     id: int
     weight: int
@@ -95,7 +95,7 @@ def cut(words: str) -> str:
 
 
 def differences(before: HeaderList, after: HeaderList, secrets: Secrets) -> list[tuple[str, str]]:
-    """Removed (``-``) and added (``+``) lines."""
+    """Removed (``-``) and added (``+``) headers, as lines."""
     if before == after:
         return []
     gone, came = list(before), []
@@ -118,9 +118,9 @@ class Tracer:
         later: Callable[[float, Callable[[], None]], object],
         told: Callable[[bool], object] = bool,
     ) -> None:
-        """`later` calls a function after so many seconds, in the thread of the hosts.
+        """`later` calls a function in the thread of the hosts after a number of seconds.
 
-        `told` is called with whether every request must call `begin` from now on; otherwise only one of `every` may.
+        `told` gets whether every request must now call `begin`; otherwise only one of `every` needs to.
         """
         self.filter_counts = filter_counts
         self.every = every
@@ -144,7 +144,7 @@ class Tracer:
     # -- Sampling ------------------------------------------------------------------------------------------------
 
     def begin(self, stream: HttpStream, chain: int, method: bytes, path: bytes, passed: int = 1) -> bool:
-        """Begin a request, the last of so many. Returns whether to watch it; if so, call `end` after it."""
+        """Begin a request, the last of `passed`. Returns whether to watch it; if so, call `end` after it."""
         self._since += passed
         if not self.live:
             if self._since < self.every:
@@ -165,7 +165,7 @@ class Tracer:
         return True
 
     def end(self, stream: HttpStream) -> None:
-        """A watched request has ended."""
+        """Note the end of a watched request."""
         record = self._streams.pop(stream)
         record.ended = time.perf_counter()
         record.details = cut(stream.details or "")
@@ -216,13 +216,13 @@ class Tracer:
         record.changed = self._changes
 
     def since(self, change: int) -> tuple[int, list[dict[str, Any]]]:
-        """The number of the last change, and the requests that have changed since the change with a given number."""
+        """The number of the last change, and the requests that have changed after change number `change`."""
         return self._changes, [record.as_json() for record in self.records if record.changed > change]
 
     # -- Events --------------------------------------------------------------------------------------------------
 
     def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
-        """See a `Listener`."""
+        """As in `Listener`."""
         stream = getattr(context, "stream", None)
         record = self._streams.get(stream) if stream else None
         weight = record.weight if record else int(self.live and not stream)
@@ -237,7 +237,7 @@ class Tracer:
         self._open = record, step, None if headers is None else list(headers), time.perf_counter()
 
     def hostcall(self, context: Context, call: Call) -> None:
-        """See a `Listener`."""
+        """As in `Listener`."""
         if self._open is None:
             return
         record, step = self._open[:2]
@@ -268,7 +268,7 @@ class Tracer:
         step["calls"].append((verb, cut(what)))
 
     def returned(self, context: Context, row: Callback, result: int | None, *, failed: bool) -> None:
-        """See a `Listener`."""
+        """As in `Listener`."""
         opened, self._open = self._open, None
         record, step, before, began = opened or (None, {}, None, 0.0)
         if record is None:

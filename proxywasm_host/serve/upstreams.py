@@ -16,7 +16,7 @@ from proxywasm_host.serve.model import File, Model, Seconds, Size
 __all__ = ["TCP", "OutlierDetection", "Retry", "Server", "Tls", "Upstream", "UpstreamTls", "web"]
 
 TCP = {"tcp": "http", "tls": "https"}
-"""Schemes of servers that speak something else than HTTP, and those that connect in the same way."""
+"""Schemes of servers for other protocols than HTTP, and the schemes that connect in the same way."""
 
 
 def web(value: str) -> str:
@@ -33,7 +33,7 @@ def web(value: str) -> str:
 
 
 def reachable(value: str) -> str:
-    """The URL of a server of HTTP, or of anything else on TCP. Raises: ValueError."""
+    """The URL of a server, of HTTP or of another protocol on TCP. Raises: ValueError."""
     scheme, _, place = value.partition("://")
     if scheme not in TCP:
         return web(value)
@@ -50,7 +50,7 @@ class Tls(Model):
     ca: File | None = None
     """PEM file of authorities to trust instead of the system's."""
     certificate: File | None = None
-    """PEM file of our certificate, for servers that ask for one."""
+    """PEM file of our certificate, for servers that require one."""
     key: File | None = None
     """PEM file of its key, if it is not in the same file."""
 
@@ -78,12 +78,12 @@ class Server(Model):
 
 
 class OutlierDetection(Model):
-    """Which servers get no requests for a while, because they failed."""
+    """When a failing server gets no requests for a while."""
 
     consecutive_5xx: Annotated[int, Field(gt=0)] = 5
-    """Number of consecutive responses from 500 on, or requests without a response, that eject a server."""
+    """Number of consecutive failures (a status from 500 on, or no response) that eject a server."""
     base_ejection_time: Seconds = 30.0
-    """Seconds of an ejection, multiplied by how often the server has been ejected."""
+    """Seconds of an ejection, multiplied by the number of ejections in a row."""
     max_ejection_time: Seconds = 300.0
     """Most seconds of an ejection."""
     max_ejection_percent: Annotated[int, Field(ge=0, le=100)] = 100
@@ -91,7 +91,7 @@ class OutlierDetection(Model):
 
 
 class Retry(Model):
-    """When a request is sent again, to another server if there is one."""
+    """When a request is sent again, to another server if there are several."""
 
     retry_on: Annotated[
         list[
@@ -115,19 +115,19 @@ class Retry(Model):
     num_retries: Annotated[int, Field(ge=0, le=100)] = 1
     """Most retries of a request."""
     per_try_timeout: Seconds | None = None
-    """Seconds within which the response to each try must begin; else the try counts as reset."""
+    """Seconds within which the response to each attempt must begin; else the attempt counts as reset."""
     retriable_status_codes: list[Annotated[int, Field(ge=200, le=599)]] = []
     """Statuses, for ``retriable-status-codes``."""
     base_interval: Seconds = 0.025
-    """Most seconds of the first wait; each further one may be twice as long."""
+    """Most seconds of the first wait; each further wait may be twice as long."""
     max_interval: Seconds = 0.25
     """Most seconds of any wait."""
     max_body: Annotated[Size, Field(ge=0)] = 1 << 20
-    """Bytes of a request's body that are kept for a retry; a request with more is sent once."""
+    """Bytes of a request's body that are kept for a retry; a larger request is sent once."""
 
 
 class Upstream(Model):
-    """The server behind the filters, or several equal ones."""
+    """The server behind the filters, or several equivalent ones."""
 
     short = "url"
 
@@ -136,7 +136,7 @@ class Upstream(Model):
     servers: list[Server] = []
     """Its servers, if there are several."""
     balance: Literal["round_robin", "least_requests"] = "round_robin"
-    """Which server gets a request: each in turn, or the one with the fewest requests; by their weights."""
+    """Which server gets a request: each in turn, or the one with the fewest requests, both by weight."""
     protocol: Literal["http1", "http2", "auto"] = "http1"
     """``http2`` is used at once, with and without TLS; ``auto`` lets TLS choose (ALPN), and is HTTP/1.1 without TLS."""
     outlier_detection: OutlierDetection | None = None
@@ -146,21 +146,21 @@ class Upstream(Model):
     connect_timeout: Seconds = 5.0
     """Seconds within which it must accept a connection; else 503."""
     max_headers: Annotated[int, Field(gt=0)] = 100
-    """Most headers, and most trailers, of a response; more is 502."""
+    """Most headers, and most trailers, of a response; with more, 502."""
     max_header_size: Size = 60 << 10
-    """Most bytes of a response's head; more is 502."""
+    """Most bytes of a response's head; with more, 502."""
     timeout: Seconds = 15.0
     """Seconds from the end of the request within which its response must begin; else 504."""
     total_timeout: Seconds | None = None
-    """Seconds from the request's head to the end of the response; after that 504, or the response is broken off."""
+    """Seconds from the request's head to the end of the response; after that, 504, or the response breaks off."""
     idle_timeout: Seconds = 300.0
-    """Seconds that a body may make no progress; after that the stream is broken off."""
+    """Seconds that a body may make no progress; after that, the stream breaks off."""
     max_connections: Annotated[int, Field(gt=0)] = 1024
     """Most requests of one process over HTTP/1.1, each with a connection; more wait for `connect_timeout`."""
     max_requests: Annotated[int, Field(gt=0)] = 1024
     """The same for any protocol: requests over HTTP/2 share connections."""
     max_pending_requests: Annotated[int, Field(ge=0)] = 1024
-    """Most waiting requests; more are answered 503 at once."""
+    """Most waiting requests; further ones are answered 503 at once."""
     keepalive: Seconds = 4.0
     """Seconds for which an idle connection is kept; choose fewer than the server's."""
     rewrite_host: bool = False
@@ -180,15 +180,15 @@ class Upstream(Model):
 
     @property
     def all_servers(self) -> list[Server]:
-        """Its servers, in either form."""
+        """The servers, in either form."""
         return self.servers or [Server(url=self.url or "")]
 
     @property
     def is_tcp(self) -> bool:
-        """Whether it has a server that does not speak HTTP."""
+        """Whether one of the servers has another protocol than HTTP."""
         return any(server.url.partition("://")[0] in TCP for server in self.all_servers)
 
     @property
     def urls(self) -> str:
-        """Its servers, as text for people."""
+        """The URLs of the servers, for messages."""
         return ", ".join(server.url for server in self.all_servers)
