@@ -23,7 +23,7 @@ class KongMiddleware(ProxyWasmMiddleware):
     Args:
         app: the application. It gets the requests of all services, with the path that the service would get.
         config: the file, ``kong.yaml``.
-        environment: variables as Kong has them (``KONG_…``); those of the process if not given.
+        environment: Kong's variables (``KONG_…``); those of the process if not given.
         options: of `ProxyWasmMiddleware`, all but ``filters`` and ``profile``.
 
     Plugin servers are started here, and end with `close`. Raises: ConfigError.
@@ -52,7 +52,7 @@ class KongMiddleware(ProxyWasmMiddleware):
 
 
 def _without_routing(app: Any) -> Any:
-    """The application, without the header that says where the request would have gone."""
+    """Wrap an application, to remove the header that names the destination of a request."""
 
     async def without_routing(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

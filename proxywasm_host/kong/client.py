@@ -1,4 +1,4 @@
-"""Performs what plugins ask for: sleeps, HTTP requests, connections, calls to plugin servers."""
+"""Performs the effects of plugins: sleeps, HTTP requests, connections, calls to plugin servers."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from proxywasm_host.runtime.effects import CalloutFailed
 __all__ = ["AsyncPluginClient", "PluginClient"]
 
 MOST = 64 << 20
-"""Bytes of an answer's body."""
+"""Most bytes of a response's body."""
 
 
 class AsyncPluginClient:
-    """For one event loop."""
+    """Performs effects in one event loop."""
 
     def __init__(self, clusters: Clusters) -> None:
         self._http: dict[bool, httpx2.AsyncClient] = {}
         self._pools: dict[str, AsyncPool] = {}
 
     async def __call__(self, callout: PluginCallout, /) -> Union[Answer, CalloutFailed]:
-        """Perform one effect. Its result or its failure is the reply."""
+        """Perform one effect. Returns its result or its failure."""
         effect = callout.effect
         try:
             if isinstance(effect, ServerCall):
@@ -57,7 +57,7 @@ class AsyncPluginClient:
         except httpx2.ConnectError:
             return CalloutFailed("connection refused")
         except Exception as error:  # noqa: BLE001 - the plugin waits for an answer
-            # anyio raises one error for all addresses of a name; the error of an address is its cause.
+            # anyio raises one error for all addresses of a name, with the error of an address as its cause.
             refused = isinstance(error, ConnectionRefusedError) or isinstance(error.__cause__, ConnectionRefusedError)
             return CalloutFailed("connection refused" if refused else describe(error))
 
@@ -104,7 +104,7 @@ class PluginClient:
         self._thread.start()
 
     def __call__(self, callout: PluginCallout, /) -> Union[Answer, CalloutFailed]:
-        """Perform one effect, and wait for its reply."""
+        """Perform one effect, and wait for its result."""
         key = id(callout.plugin), callout.token
         future = self._under_way[key] = asyncio.run_coroutine_threadsafe(self._client(callout), self._loop)
         try:
@@ -115,7 +115,7 @@ class PluginClient:
             del self._under_way[key]
 
     def cancel(self, callout: PluginCallout) -> None:
-        """Break one off."""
+        """Cancel an effect."""
         future = self._under_way.get((id(callout.plugin), callout.token))
         if future is not None:
             future.cancel()

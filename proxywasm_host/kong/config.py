@@ -1,8 +1,8 @@
 """Kong's declarative configuration (``_format_version`` 1.1, 2.1, 3.0): its models, and what is not supported.
 
-Names and defaults are those of Kong Gateway 3.9. `read` gives a `Configuration`, in which every entity has an id and
-refers to others by id, however the file nests them. Nothing is ignored: a field that Kong has and we do not support is
-an error that says why; a field that Kong does not know is an error too. Each error has its file, line and path.
+Names and defaults are those of Kong Gateway 3.9. `read` returns a `Configuration`, in which every entity has an id and
+refers to others by id, however the file nests them. Nothing is ignored: a field of Kong that we do not support is an
+error that says why, and an unknown field is an error, too. Each error has its file, line and path.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PROBES = "targets are not probed: their health is judged by the requests that th
 
 
 def not_supported(why: str, *path: str) -> PydanticCustomError:
-    """The error for a field or value of Kong's that is not supported here."""
+    """The error for one of Kong's fields or values that is not supported here."""
     return PydanticCustomError("wrong", "{said}", {"said": f"is not supported: {why}", "path": path})
 
 
@@ -54,7 +54,7 @@ class Entry(Model):
     unsupported: ClassVar[Mapping[str, str]] = {}
     """Kong's fields that are not supported here, and why."""
     unsupported_values: ClassVar[Mapping[str, tuple[Collection[Any], str]]] = {}
-    """Kong's values of a field, or in its list, that are not supported here, and why."""
+    """Kong's values of a field, or of an item in its list, that are not supported here, and why."""
 
     @model_validator(mode="before")
     @classmethod
@@ -100,7 +100,7 @@ class FilterChain(Common):
 
 
 class Plugin(Common):
-    """A plugin in its place: for all requests, or those of a service, a route, a consumer."""
+    """A use of a plugin: for all requests, or for those of a service, a route or a consumer."""
 
     unsupported: ClassVar[Mapping[str, str]] = {
         "ordering": f"plugins run by their priorities; {ENTERPRISE}",
@@ -120,7 +120,7 @@ class Plugin(Common):
     @field_validator("protocols")
     @classmethod
     def _of_ours(cls, value: list[str]) -> list[str]:
-        """A plugin may name protocols that are not served: it is not called for them."""
+        """Check that one of the protocols is served; the plugin is not called for others."""
         if not set(value) & set(SERVED):
             raise not_supported(OTHER_PROTOCOLS)
         return value
@@ -240,7 +240,7 @@ class Service(Common):
     @model_validator(mode="before")
     @classmethod
     def _from_url(cls, value: Any) -> Any:
-        """``url`` is short for protocol, host, port and path."""
+        """Replace ``url``, which is short for protocol, host, port and path."""
         if not isinstance(value, dict) or "url" not in value:
             return value
         value = dict(value)
@@ -316,7 +316,7 @@ class Passive(Entry):
 
 
 class Active(Entry):
-    """Probes, which are off as they are in Kong's defaults."""
+    """Probes, which must be off, as by default in Kong."""
 
     type: Literal["tcp", "http", "https", "grpc", "grpcs"] = "http"
     timeout: float = 1
@@ -348,7 +348,7 @@ class Healthchecks(Entry):
 
 
 class Upstream(Common):
-    """Servers by a name that services use as their host."""
+    """Servers under a name that services use as their host."""
 
     unsupported: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(
@@ -379,7 +379,7 @@ class Upstream(Common):
 
 
 class Consumer(Common):
-    """Who may use a service, and the credentials that plugins look for, by their collections."""
+    """A user of services, and the credentials that plugins look for, by collection."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -451,14 +451,14 @@ class File(Entry):
 
 @dataclass(frozen=True)
 class PluginUse:
-    """A plugin in its place."""
+    """A use of a plugin."""
 
     name: str
     config: Mapping[str, Any]
     where: str
     """File, line and path, for messages."""
     service: str | None = None
-    """Ids of the service, route and consumer that it is for; ``None`` for all."""
+    """Ids of the service, route and consumer that it is limited to; ``None`` for all."""
     route: str | None = None
     consumer: str | None = None
     protocols: tuple[str, ...] = ()
@@ -467,7 +467,7 @@ class PluginUse:
 
 @dataclass(frozen=True)
 class FilterUse:
-    """A filter in its chain."""
+    """A use of a filter in a chain."""
 
     name: str
     config: Any
@@ -476,7 +476,7 @@ class FilterUse:
 
 @dataclass
 class Configuration:
-    """All entities, flat, by Kong's names of their collections."""
+    """All entities without their nesting, by Kong's name of their collection."""
 
     file: Path | None = None
     entities: dict[str, list[Entity]] = field(default_factory=dict)
@@ -492,7 +492,7 @@ class Configuration:
 
 
 def read(file: Path) -> Configuration:
-    """Read and check a declarative configuration. Raises: ConfigError, with a line for each thing that is wrong."""
+    """Read and check a declarative configuration. Raises: ConfigError, with a line for each error."""
     data, lines = read_file(file, "the configuration", "a configuration of Kong is a mapping, with '_format_version'")
     try:
         parsed = File.model_validate(data, context=file.absolute().parent)
@@ -511,7 +511,7 @@ class _Flattener:
         self._wrong: list[str] = []
         self.configuration = Configuration(file)
         self._ids: dict[str, dict[str, str]] = {}
-        """By collection: the id for each name and each id."""
+        """The id for each name and each id, by collection."""
         for number, upstream in enumerate(parsed.upstreams):
             entity = self._add("upstreams", upstream, ("upstreams", number), {"targets"})
             for target in upstream.targets:
@@ -543,7 +543,7 @@ class _Flattener:
             raise ConfigError("\n".join(self._wrong))
 
     def where(self, path: Key) -> str:
-        """File, line and path."""
+        """File, line and path, for messages."""
         known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in self._lines), ())
         dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
         return f"{self._file}:{self._lines.get(known, 1)}: {dotted}"
@@ -566,7 +566,7 @@ class _Flattener:
         return entity
 
     def _refer(self, collection: str, reference: Any, path: Key, given: str | None = None) -> str | None:
-        """The id that a reference means: a name or an id, or ``{name: …}``, ``{id: …}``."""
+        """The id of a referenced entity. The reference is a name or an id, or ``{name: …}`` or ``{id: …}``."""
         if reference is None:
             return given
         named = reference

@@ -1,4 +1,4 @@
-"""A TCP connection through Kong's gateway: its route, ``preread`` of plugins by priority, upstream; ``log`` at the end.
+"""A TCP connection through Kong's gateway: route, ``preread`` of plugins by priority, upstream, ``log`` of plugins.
 
 Rules, from ``kong/init.lua`` and ``kong/runloop``: a plugin that exits or fails in ``preread`` closes the connection;
 the gateway does so if no route fits, or if the route has no service.
@@ -24,7 +24,7 @@ __all__ = ["KongConnection"]
 
 
 class KongConnection(TcpStream):
-    """One connection. It is fed and closed like a `TcpStream`; its plugins' effects are `PluginCallout`s."""
+    """One connection, fed and closed like a `TcpStream`. The effects of its plugins are `PluginCallout`s."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class KongConnection(TcpStream):
             self.context.route = Route(route, gateway.services[reference["id"]] if reference else None)
 
     def new_connection(self) -> list[Effect]:
-        """The client has connected: run ``preread``, or close the connection if no route fits."""
+        """Begin: run ``preread``, or close the connection if no route fits."""
         self._connected = True
         if self.context.route is None:
             client = self.context.client
@@ -114,16 +114,16 @@ class KongConnection(TcpStream):
 
     @property
     def established(self) -> bool:
-        """Whether plugins have let the connection go on."""
+        """Whether plugins have let the connection continue."""
         return self._passed
 
     @property
     def downstream_full(self) -> bool:
-        """Nothing more is read from a client until plugins have let its connection go on."""
+        """Whether to stop reading from the client: until plugins have let the connection continue."""
         return not self._passed
 
     def close(self, peer: PeerType = PeerType.REMOTE) -> list[Effect]:
-        """Both sides are done: run ``log`` of the plugins."""
+        """Run ``log`` of the plugins, and close the stream."""
         if not self.closed:
             if self._task is not None:
                 self._task.cancel()

@@ -1,4 +1,4 @@
-"""The state of one request that plugins see and change, behind Kong's PDK (``kong.request``, ``kong.response``, …).
+"""The state of one request that plugins read and change, behind Kong's PDK (``kong.request``, ``kong.response``, …).
 
 Text is `str` with one character for each byte (latin-1), so that nothing is lost; bodies are bytes.
 """
@@ -27,14 +27,14 @@ __all__ = [
 ]
 
 PENDING_HEADERS = "response headers"
-"""Key in `Context.state` of the `Headers` that plugins set before the response comes; they are added to it then."""
+"""Key in `Context.state` of the `Headers` that plugins set before the response arrives, and that are added to it."""
 
 Entity = Mapping[str, Any]
 """A service, route, consumer or credential as the configuration has it, with Kong's field names; `id` is always set."""
 
 
 class Log(Protocol):
-    """Takes one line of a plugin's log."""
+    """Logs lines of plugins."""
 
     def __call__(self, level: LogLevel, message: str, /) -> None:
         """Write `message`."""
@@ -42,7 +42,7 @@ class Log(Protocol):
 
 
 class Headers:
-    """Headers of a message, without pseudo headers. Names are compared without regard to case."""
+    """Headers of a message, without pseudo headers. Names are not case-sensitive."""
 
     __slots__ = ("pairs",)
 
@@ -64,7 +64,7 @@ class Headers:
         return [value.decode("latin-1") for key, value in self.pairs if key == wanted]
 
     def set(self, name: str, value: Union[str, Sequence[str]]) -> None:
-        """Replace a header by one value, or by several."""
+        """Replace a header with one value, or with several. Raises: ValueError, for a line break or NUL in a value."""
         key, pairs = _name(name), self.pairs
         new = [(key, _value(each)) for each in ([value] if isinstance(value, str) else value)]
         places = [place for place, pair in enumerate(pairs) if pair[0] == key]
@@ -74,7 +74,7 @@ class Headers:
         pairs[at : at + 1] = new
 
     def replace(self, headers: Mapping[bytes, str]) -> None:
-        """Replace all headers of these names, in lower case, by these pairs at the end. Raises as `set`."""
+        """Remove all headers of these names (in lower case), and add these pairs at the end. Raises: as `set`."""
         self.pairs[:] = [pair for pair in self.pairs if pair[0] not in headers]
         self.pairs += [(name, _value(value)) for name, value in headers.items()]
 
@@ -106,7 +106,7 @@ def _name(name: str) -> bytes:
 
 
 def _value(value: str) -> bytes:
-    """Raises: ValueError, for a value that would end the header."""
+    """A value as bytes. Raises: ValueError, for a line break or NUL in it."""
     if "\n" in value or "\r" in value or "\0" in value:
         raise ValueError(f"a header's value is one line, not {value!r}")
     return value.encode("latin-1")
@@ -114,36 +114,36 @@ def _value(value: str) -> bytes:
 
 @dataclass(slots=True)
 class Client:
-    """Who sent the request."""
+    """The sender of the request."""
 
     ip: str
     """Address of the connection's peer."""
     port: int
     forwarded_ip: str
-    """The client's address, as trusted proxies before us give it; else `ip`."""
+    """The client's address according to trusted proxies before us; else `ip`."""
     forwarded_port: int
 
 
 @dataclass(slots=True)
 class Request:
-    """The client's request. `method`, `query`, `headers` and `body` go upstream as they are at that moment."""
+    """The client's request. Upstream gets the `method`, `query`, `headers` and `body` that plugins leave."""
 
     method: str
     scheme: str
     host: str
     """From ``Host``, in lower case, without a port."""
     port: int
-    """The port on which the request came in."""
+    """The port on which the request arrived."""
     raw_path: str
-    """The path as it came, without the query."""
+    """The path as received, without the query."""
     path: str
-    """The same, normalised: percent-encoding, ``.``, ``..`` and ``//`` as Kong does."""
+    """The same, normalised as in Kong: percent-encoding, ``.``, ``..`` and ``//``."""
     query: str
-    """Without its ``?``."""
+    """The query without its ``?``."""
     headers: Headers
     http_version: float
     forwarded_scheme: str
-    """Host, port, scheme and path as trusted proxies before us give them; else as above."""
+    """Scheme, host, port and path according to trusted proxies before us; else as above."""
     forwarded_host: str
     forwarded_port: int
     forwarded_path: str
@@ -151,55 +151,55 @@ class Request:
     id: str
     """The id of this request, 32 hexadecimal digits."""
     started: float
-    """When it came in: seconds since 1970."""
+    """When it arrived, in seconds since 1970."""
     body: bytes | None = None
     """The whole body, once a plugin has asked for it (`ReadRequestBody`) or replaced it; ``None`` before."""
 
 
 @dataclass(slots=True)
 class Route:
-    """How the request matched."""
+    """The match of a route."""
 
     route: Entity
     service: Entity | None
-    """``None`` for a route without a service, whose plugins have to answer."""
+    """``None`` for a route without a service, whose plugins must answer."""
     captures: Mapping[str, str] = field(default_factory=dict)
     """Named groups of the expression that matched the path."""
     unnamed_captures: Sequence[str] = ()
-    """All groups, from the first on, without the whole match."""
+    """All groups in their order, without the whole match."""
 
 
 @dataclass(slots=True)
 class Upstream:
-    """Where the request goes; may be changed until the end of the access phase."""
+    """The destination of the request, which may be changed until the end of the access phase."""
 
     scheme: str
     host: str
     """An address, a name, or the name of an upstream of the configuration."""
     port: int
     path: str
-    """Path of the request that goes upstream, without the query."""
+    """Path of the request to upstream, without the query."""
     host_header: str | None = None
     """The value of ``Host``; ``None`` keeps the client's (``preserve_host``)."""
 
 
 @dataclass(slots=True)
 class Response:
-    """A response: upstream's, a filter's, or a plugin's; on its way to the client."""
+    """A response on its way to the client: upstream's, a filter's or a plugin's."""
 
     status: int
     headers: Headers
     source: str = "service"
     """``service``, ``exit`` (a plugin or a filter answered) or ``error`` (the gateway did)."""
     body: bytes = b""
-    """The whole body in ``response``, the current part in ``body_filter``. Setting it replaces that."""
+    """The whole body in ``response``, the current part in ``body_filter``. Plugins may replace it."""
     last: bool = False
     """Whether this is the last part. A plugin that sets it ends the body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """What a plugin answers instead of upstream."""
+    """The answer of a plugin, instead of upstream."""
 
     status: int
     headers: HeaderList = field(default_factory=list)
@@ -208,7 +208,7 @@ class Exit:
 
 @dataclass(slots=True)
 class Context:
-    """One request with its response, for all of its plugins. Mutable: what one plugin changes, the next one sees."""
+    """One request with its response, shared by its plugins: each gets it with the changes of earlier ones."""
 
     request: Request
     client: Client
@@ -218,27 +218,27 @@ class Context:
     subsystem: str = "http"
     """``http``, or ``stream`` for a TCP connection, whose `request` is empty."""
     phase: str = ""
-    """The phase that runs."""
+    """The current phase."""
     route: Route | None = None
-    """``None`` in ``rewrite``, and if there is none."""
+    """``None`` in ``rewrite``, and if no route fits."""
     upstream: Upstream | None = None
     """``None`` until the route is known."""
     consumer: Entity | None = None
     credential: Entity | None = None
     authenticated_groups: Sequence[str] = ()
     response: Response | None = None
-    """From ``response`` or ``header_filter`` on."""
+    """``None`` before ``response`` or ``header_filter``."""
     service_response: Response | None = None
-    """Upstream's response as it came; with its body only if a plugin has the phase ``response``."""
+    """Upstream's response as received; it has the body only if a plugin has the phase ``response``."""
     shared: MutableMapping[str, Any] = field(default_factory=dict)
     """``kong.ctx.shared``, shared by Lua, plugin servers and filters. Values are those that JSON can hold."""
     state: dict[object, Any] = field(default_factory=dict)
-    """What each kind of plugin keeps for this request (``kong.ctx.plugin``), by key."""
+    """State that each kind of plugin keeps for this request (``kong.ctx.plugin``), by key."""
     log_values: dict[str, Any] = field(default_factory=dict)
-    """``kong.log.set_serialize_value``, by dotted key; ``None`` removes a value."""
+    """Values of ``kong.log.set_serialize_value``, by dotted key; ``None`` removes a value."""
     node_id: str = ""
-    """Of this gateway."""
+    """Id of this gateway."""
     trusts: Callable[[str], bool] = bool
-    """Whether an address is that of a trusted proxy (``KONG_TRUSTED_IPS``)."""
+    """Whether an address belongs to a trusted proxy (``KONG_TRUSTED_IPS``)."""
     exit: Exit | None = None
-    """A plugin that answers the client sets this and returns; later plugins and all filters are skipped."""
+    """Set by a plugin that answers the client, before it returns; later plugins and all filters are skipped."""

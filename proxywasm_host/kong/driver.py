@@ -1,7 +1,7 @@
-"""The driver of a thread that serves a configuration of Kong: it asks plugin servers itself.
+"""The driver of a thread that serves a configuration of Kong: it calls plugin servers itself.
 
 A plugin server answers within microseconds, many times in a request: changing threads for each answer would take much
-longer than that.
+longer.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from proxywasm_host.serve.driver import ThreadDriver
 __all__ = ["KongDriver"]
 
 SEND_AGAIN = 0.001
-"""Seconds until the rest of a message is sent that the server did not take at once."""
+"""Seconds until the next attempt to send the rest of a message, if the socket did not accept all of it."""
 CHECK = 1.0
-"""Seconds between two checks for calls that take too long."""
+"""Seconds between two checks for overdue calls."""
 
 
 class KongDriver(ThreadDriver):
@@ -63,9 +63,9 @@ class ServerCalls:
 
     Args:
         pool: the connections.
-        watch: calls a function whenever a socket, given by its number, can be read, until the function returns false.
-        later: calls a function so many seconds from now.
-        answer: takes a callout and the reply to it.
+        watch: calls a function whenever a socket (a descriptor) can be read, until the function returns false.
+        later: calls a function after a number of seconds.
+        answer: is called with a callout and its reply.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class ServerCalls:
         self._later = later
         self._reply = answer
         self._waiting: dict[tuple[Any, int], PluginCallout] = {}
-        """Callouts without a connection yet."""
+        """Callouts that have no connection yet."""
         self._asked: dict[Connection, tuple[PluginCallout | None, float]] = {}
-        """The call under way on each connection (``None`` if nobody waits for it any more), and its deadline."""
+        """The call under way on each connection (``None`` if it was cancelled), and its deadline."""
         self._checks = False
 
     def call(self, callout: PluginCallout) -> None:
-        """Make a call; the reply comes later."""
+        """Make a call; `answer` gets the reply later."""
         ask = callout.effect.message  # type: ignore[union-attr]
         assert isinstance(ask, Ask)  # noqa: S101 - made by `ServerPlugin`
         if ask.connection is None:
@@ -96,15 +96,15 @@ class ServerCalls:
             self._ask(callout, ask, ask.connection)
 
     def cancel(self, plugin: Any, token: int) -> None:
-        """Nobody waits for the answer any more."""
+        """Cancel a call: its answer is dropped."""
         self._waiting.pop((plugin, token), None)
         for connection, (callout, until) in self._asked.items():
             if callout is not None and callout.plugin is plugin and callout.token == token:
-                self._asked[connection] = None, until  # closed when the server has answered: see `Pool.left`
+                self._asked[connection] = None, until  # closed once the server has answered: see `Pool.left`
                 return
 
     def close(self) -> None:
-        """Close all connections; one with a call under way is closed when the server has answered."""
+        """Close all connections; one with a call under way is closed once the server has answered."""
         self._waiting.clear()
         self._asked = {connection: (None, until) for connection, (_, until) in self._asked.items()}
         self._pool.close(self._asked)
@@ -149,7 +149,7 @@ class ServerCalls:
             self._failed(connection, error)
 
     def _readable(self, connection: Connection) -> bool:
-        """Read what has come; returns whether the connection can still be used."""
+        """Read the available bytes. Returns whether the connection can still be used."""
         if connection not in self._pool:
             return False
         try:
@@ -174,7 +174,7 @@ class ServerCalls:
             self._reply(callout, CalloutFailed(describe(error)))
 
     def _check(self) -> None:
-        """Give up calls that take too long."""
+        """Fail overdue calls."""
         now = monotonic()
         for connection in [connection for connection, (_, until) in self._asked.items() if until < now]:
             self._failed(connection, TimeoutError())

@@ -1,6 +1,6 @@
-"""Kong's environment variables (``KONG_…``, the settings of ``kong.conf``) that have a meaning here.
+"""Kong's environment variables (``KONG_…``, the settings of ``kong.conf``) that have an effect here.
 
-A setting without one is named in the log, once, so that nobody believes that it works.
+Any other setting is logged as a warning.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ WITHOUT_MEANING = (
     *("KONG_PROXY_ACCESS_LOG", "KONG_PROXY_ERROR_LOG", "KONG_ADMIN_ACCESS_LOG", "KONG_ADMIN_ERROR_LOG"),
     *("KONG_ADMIN_LISTEN", "KONG_NGINX_DAEMON", "KONG_LOG_LEVEL", "KONG_PROXY_LISTEN", "KONG_NGINX_WORKER_PROCESSES"),
 )
-"""Settings that are fixed here, or that ``proxywasm serve`` has options for."""
+"""Settings that are fixed here, or for which ``proxywasm serve`` has options."""
 LUA_MEMORY, LUA_TIME, LUA_WRITABLE = "KONG_LUA_MEMORY", "KONG_LUA_HANDLER_TIME", "KONG_LUA_WRITABLE"
-"""Settings that Kong does not have: it has no such limits, and its plugins may write wherever nginx may."""
+"""Settings that Kong does not have: it has no such limits, and its plugins may write any file that nginx may."""
 STREAM_LISTEN = "KONG_STREAM_LISTEN"
 VARIABLES = "KONG_NGINX_MAIN_ENV"
 ISOLATION = "KONG_NGINX_HTTP_PROXY_WASM_ISOLATION"
@@ -49,17 +49,17 @@ OF_NGINX = {
     **{f"KONG_NGINX_WASM_{name.upper()}": why for name, why in OF_WASM.items()},
     **{f"KONG_NGINX_HTTP_{name.upper()}": why for name, why in PROXY_WASM.items()},
 }
-"""Directives of nginx for filters that have no meaning here, and why."""
+"""Directives of nginx for filters that have no effect here, and why."""
 CALLOUTS = {
     **{f"KONG_NGINX_WASM_{name.upper()}": name for name in OF_CALLOUTS},
     **{f"KONG_NGINX_HTTP_WASM_{name.upper()}": name for name in OF_CALLOUTS if name.startswith("socket")},
 }
-"""Directives that say how filters call addresses."""
+"""Directives about filters' calls to addresses."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Settings of Kong."""
+    """The settings of Kong."""
 
     prefix: str = "/usr/local/kong"
     """``KONG_PREFIX``: where the sockets of plugin servers are."""
@@ -72,30 +72,30 @@ class Environment:
     lua_folders: tuple[Path, ...] = ()
     """``KONG_LUA_PACKAGE_PATH`` as folders: the part before ``?.lua`` or ``?/init.lua``."""
     lua_memory: int | None = 256 << 20
-    """``KONG_LUA_MEMORY``: bytes that all plugins in Lua of a thread may use; ``None`` without a limit (``off``)."""
+    """``KONG_LUA_MEMORY``: bytes for all Lua plugins of a thread; ``None`` without a limit (``off``)."""
     lua_handler_time: float | None = 1.0
     """``KONG_LUA_HANDLER_TIME``: seconds of processor time for a phase of a plugin; ``None`` without a limit."""
     lua_writable: tuple[Path, ...] = ()
-    """``KONG_LUA_WRITABLE``: files, or folders with them, that plugins may add to."""
+    """``KONG_LUA_WRITABLE``: files, or folders of files, that plugins may append to."""
     lua_environment: Mapping[str, str] = field(default_factory=dict)
-    """``KONG_NGINX_MAIN_ENV``: what ``os.getenv`` shows."""
+    """``KONG_NGINX_MAIN_ENV``: the variables that ``os.getenv`` returns."""
     servers: tuple[ServerSettings, ...] = ()
     """``KONG_PLUGINSERVER_…``."""
     wasm_filters: frozenset[str] | None = None
-    """``KONG_WASM_FILTERS``: the filters that may be used; ``None`` for all of the folder."""
+    """``KONG_WASM_FILTERS``: the filters that may be used; ``None`` for all in the folder."""
     isolation: Literal["none", "stream", "filter"] = "none"
     """``KONG_NGINX_HTTP_PROXY_WASM_ISOLATION``."""
     shm_kv: Mapping[str, ShmKv] = field(default_factory=dict)
     """``KONG_NGINX_WASM_SHM_KV_…``: zones of shared memory."""
     calls: Mapping[str, Any] = field(default_factory=lambda: calls_of({}))
-    """``KONG_NGINX_WASM_SOCKET_…``, ``…_TLS_…``: how filters call addresses, as ``allow_any_host`` has it."""
+    """``KONG_NGINX_WASM_SOCKET_…``, ``…_TLS_…``: how filters call addresses, in the form of ``allow_any_host``."""
 
     stream_listen: tuple[tuple[str, int], ...] = ()
-    """``KONG_STREAM_LISTEN``: where connections of TCP are taken."""
+    """``KONG_STREAM_LISTEN``: addresses for TCP connections."""
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Environment:
-        """The settings among environment variables. Raises: ConfigError."""
+        """Read the settings from environment variables. Raises: ConfigError."""
         prefix = variables.get("KONG_PREFIX", cls.prefix)
         servers = tuple(servers_of(variables, prefix))
         ours = {
@@ -134,7 +134,7 @@ _SIZE, _SECONDS = TypeAdapter(Size), TypeAdapter(Seconds)
 
 
 def _limit(variables: Mapping[str, str], name: str, otherwise: Any, kind: TypeAdapter[Any], example: str) -> Any:
-    """A limit, or ``off``."""
+    """A limit; ``None`` for ``off``."""
     given = variables.get(name)
     if given is None or given == "off":
         return otherwise if given is None else None
@@ -145,7 +145,7 @@ def _limit(variables: Mapping[str, str], name: str, otherwise: Any, kind: TypeAd
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Variables as nginx's directive ``env`` names them: ``NAME`` or ``NAME=value``."""
+    """Variables in the form of nginx's directive ``env``: ``NAME`` or ``NAME=value``."""
     found = {}
     for each in re.split(r"[;\s]+", variables.get(VARIABLES, "")):
         name, equals, value = each.partition("=")
@@ -166,7 +166,7 @@ def _isolation(given: str) -> Any:
 
 
 def _listeners(given: str) -> tuple[tuple[str, int], ...]:
-    """Addresses, each with nginx's options, of which those that change what is spoken are refused."""
+    """Addresses, each with options of nginx; options that change the protocol are refused."""
     found = []
     for each in [] if given.strip() in ("", "off") else given.split(","):
         address, *options = each.split() or [""]

@@ -1,6 +1,6 @@
 """One whole request through a gateway: `proxywasm_host.testing.exchange` for Kong.
 
-No connection is opened but those to plugin servers, which have to run: see `Setup.running`.
+The only connections are those to plugin servers, which must be running: see `Setup.running`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from proxywasm_host.testing.run import exchange
 __all__ = ["NOBODY", "as_call", "asked", "of_plugins", "through"]
 
 NOBODY = "connection refused"
-"""What a plugin is told when it connects: nobody answers."""
+"""The failure of a plugin's connection: no server listens."""
 
 
 def as_call(callout: PluginCallout, request: HttpRequest) -> HttpCall:
@@ -40,7 +40,7 @@ def as_call(callout: PluginCallout, request: HttpRequest) -> HttpCall:
 
 
 def asked(callout: PluginCallout, call: ServerCall) -> Reply:
-    """Ask a plugin server, and wait for its answer."""
+    """Call a plugin server, and wait for its answer."""
     try:
         return Answer(callout.plugin.servers[call.server].ask(call.message))  # type: ignore[return-value]
     except (OSError, PluginServerError) as error:
@@ -48,10 +48,11 @@ def asked(callout: PluginCallout, call: ServerCall) -> Reply:
 
 
 def of_plugins(callouts: Mapping[str, Any]) -> Any:
-    """Answers plugins: their HTTP requests get the replies of the cluster ``HOST:PORT`` or ``HOST``; a function that
-    makes replies is given an `HttpCall`.
+    """A function that answers plugins: HTTP requests get the replies of the cluster ``HOST:PORT`` or ``HOST``; if these
+    are
+    a function, it gets an `HttpCall`.
 
-    Sleeping takes no time, plugin servers are asked, other connections fail.
+    Sleeping takes no time; plugin servers are called; other connections fail.
     """
 
     def answer(callout: PluginCallout) -> Sequence[Reply]:
@@ -81,9 +82,9 @@ def through(
     properties: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> ExchangeResult:
-    """Send a request through plugins and filters. Arguments are those of `exchange`.
+    """Send a request through plugins and filters. The arguments are those of `exchange`.
 
-    `callouts` answer plugins, too, as `of_plugins` says.
+    `callouts` also answer plugins, as in `of_plugins`.
     """
     given = {} if callouts is None else dict(callouts)
     stream = KongStream(gateway, properties={} if properties is None else properties)

@@ -1,7 +1,7 @@
-"""Filters from a folder, as Kong finds them: ``<name>.wasm``, and ``<name>.meta.json`` for its configuration's schema.
+"""Filters in a folder, as in Kong: ``<name>.wasm``, and ``<name>.meta.json`` with the schema of its configuration.
 
-Source: ``kong/runloop/wasm.lua``: without a schema a configuration is text or nothing; with one it is checked, and
-anything but text goes to the filter as JSON.
+Source: ``kong/runloop/wasm.lua``. Without a schema, a configuration is text or nothing. With one, it is checked, and
+anything but text is passed to the filter as JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["FilterFolder"]
 
 
 class FilterFolder:
-    """The filters that are installed. Raises: ConfigError, for a file that is not a schema."""
+    """The filters of a folder. Raises: ConfigError, for a file that is not a schema."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class FilterFolder:
         allowed: Container[str] | None = None,
         isolation: Literal["none", "stream", "filter"] = "none",
     ) -> None:
-        """`allowed` are the names of those that may be used, if not all may."""
+        """`allowed` are the names of the filters that may be used; ``None`` for all."""
         self.folder = folder
         self._isolation = isolation
         modules = sorted(folder.glob("*.wasm")) if folder else []
@@ -39,7 +39,7 @@ class FilterFolder:
         self._schemas = {name: _schema(module.with_suffix(".meta.json")) for name, module in self.modules.items()}
 
     def filter(self, use: FilterUse) -> Filter:
-        """A filter in its chain, with its configuration checked. Raises: ConfigError, with its place."""
+        """The filter of a chain, after a check of its configuration. Raises: ConfigError, with the place."""
         if self.folder is None:
             raise ConfigError(f"{use.where}: there are no filters: set KONG_WASM_FILTERS_PATH to their folder")
         if use.name not in self.modules:
@@ -60,7 +60,7 @@ class FilterFolder:
                     )
                 )
         text = use.config if isinstance(use.config, str) else "" if use.config is None else json.dumps(use.config)
-        # As in Kong, a guest that fails is replaced when the next request comes.
+        # As in Kong, the next request replaces a guest that has failed.
         return Filter(
             self.modules[use.name],
             name=use.name,

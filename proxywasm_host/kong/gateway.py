@@ -23,11 +23,11 @@ __all__ = ["Gateway", "log_failure"]
 
 logger = logging.getLogger("proxywasm_host.kong")
 FREE = 1 << 16
-"""Timers that may wait or run at once, as nginx's ``lua_max_pending_timers`` bounds them."""
+"""Most timers that wait or run at once, like nginx's ``lua_max_pending_timers``."""
 
 
 def log_failure(plugin: str, phase: str, error: Exception) -> None:
-    """Log why a plugin's code failed; for an error that is not the plugin's, with its traceback."""
+    """Log why a plugin's code failed, with the traceback of an error that is not the plugin's."""
     if isinstance(error, PluginFailed):
         logger.error("plugin %s failed in %s: %s", plugin, phase, error)
     else:
@@ -35,20 +35,20 @@ def log_failure(plugin: str, phase: str, error: Exception) -> None:
 
 
 class Gateway:
-    """One configuration at work. Make it in the thread of its host, and call all of its methods there.
+    """One running configuration. It is created and used in the thread of its host.
 
     Args:
-        host: of the filters; its profile is ``wasmx``.
+        host: the host of the filters, with the profile ``wasmx``.
         configuration: the file's content.
-        plugins: the plugins that it names, loaded, by name.
-        filters: the running filters, by the id of the service or route that their chain is for.
-        servers: plugin servers by name, for the embedder, which performs the effects.
-        trusted: networks of proxies whose ``X-Forwarded-…`` are believed (``KONG_TRUSTED_IPS``).
+        plugins: the loaded plugins that it names, by name.
+        filters: the running filters, by the id of the service or route of their chain.
+        servers: plugin servers by name, for the embedder, which performs effects.
+        trusted: networks of proxies whose ``X-Forwarded-…`` are trusted (``KONG_TRUSTED_IPS``).
         real_ip_header: the header in which they name the client, in lower case.
     """
 
     name = "kong"
-    """The name that a driver's log gives to a plugin's callouts."""
+    """The name of plugins' callouts in a driver's log."""
 
     def __init__(
         self,
@@ -99,9 +99,9 @@ class Gateway:
                     self.detach(plugin.run(phase, None, config), plugin.name, phase)
 
     def with_phase(self, phase: str, context: Context) -> Iterator[tuple[Plugin, Any]]:
-        """Plugins that have something to do in a phase of this request, by priority, each with its configuration.
+        """The plugins that have a phase in this request, by priority, each with its configuration.
 
-        Each configuration is looked up when it is the plugin's turn: a plugin before it may have set the consumer.
+        Each configuration is looked up at the plugin's turn, because an earlier plugin may have set the consumer.
         """
         for plugin in self._plugins:
             config = self.config_of(plugin, context) if phase in plugin.phases else None
@@ -125,13 +125,13 @@ class Gateway:
         return None
 
     def has_phase(self, phase: str, context: Context) -> bool:
-        """Whether a plugin has something to do in a phase of this request."""
+        """Whether a plugin has this phase in this request."""
         return next(self.with_phase(phase, context), None) is not None
 
     # -- Filters -------------------------------------------------------------------------------------------------
 
     def chain(self, context: Context) -> list[wasm.Plugin]:
-        """Filters of a request: those of its service, then those of its route."""
+        """The filters of a request: those of its service, then those of its route."""
         route = context.route
         if route is None:
             return []
@@ -142,23 +142,23 @@ class Gateway:
 
     @property
     def _root(self) -> Gateway:
-        """The receiver to which `Host.deliver` gives replies."""
+        """The receiver of replies, for `Host.deliver`."""
         return self
 
     def call(self, task: Task, effect: Effect) -> int:
-        """Have an effect performed for a task; returns its token."""
+        """Emit an effect of a task. Returns its token."""
         self._token = self._token + 1 & 0x7FFFFFFF or 1
         self._tasks[self._token] = task
         self.host._emit(PluginCallout(self, self._token, effect, background=task.background))
         return self._token
 
     def cancel(self, token: int) -> None:
-        """Drop the reply to this callout: nobody waits for it any more."""
+        """Cancel a callout: its reply is dropped."""
         self._tasks.pop(token, None)
         self.host._emit(CancelCallout(self, token))  # type: ignore[arg-type]
 
     def deliver(self, callout: Callout, reply: Any) -> None:
-        """Resume the task that waits for a reply."""
+        """Resume the task that waits for this reply."""
         task = self._tasks.pop(callout.token, None)
         if task is None:
             return
@@ -172,7 +172,7 @@ class Gateway:
             task.resume(failure=getattr(reply, "failure", None) or getattr(reply, "reason", None) or "no answer")
 
     def start_timer(self, timer: StartTimer) -> None:
-        """Run a generator beside the others."""
+        """Run the generator of a timer, after its time."""
 
         def later() -> Run:
             yield Sleep(timer.seconds)
@@ -185,7 +185,7 @@ class Gateway:
             self.detach(later() if timer.seconds > 0 else timer.run, "timer", "timer", background=True)
 
     def detach(self, run: Run, plugin: str, phase: str, *, background: bool = False) -> None:
-        """Run a generator that belongs to no request, or to one that has ended."""
+        """Run a generator that belongs to no request, or to one that has ended. Its failure is logged."""
 
         def done(error: Exception | None) -> None:
             self._timers.discard(task)
@@ -197,7 +197,7 @@ class Gateway:
         task.resume()
 
     def close(self) -> None:
-        """End the generators that still run."""
+        """End all generators that still run."""
         for task in list(self._timers):
             task.cancel()
         self._timers.clear()
@@ -205,11 +205,11 @@ class Gateway:
     # -- Others --------------------------------------------------------------------------------------------------
 
     def log(self, level: LogLevel, message: str) -> None:
-        """Take a line that a plugin logs."""
+        """Log a line of a plugin."""
         self.host.services.log.log(GuestLog("kong", level, message, 0))
 
     def trusts(self, address: str) -> bool:
-        """Whether what a proxy says of its client is believed."""
+        """Whether an address belongs to a trusted proxy."""
         if not self._trusted:
             return False
         try:

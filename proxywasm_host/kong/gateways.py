@@ -1,4 +1,4 @@
-"""The part that the middlewares share: one configuration, and a gateway for each running chain of filters."""
+"""The common part of the middlewares: one configuration, and a gateway for each running chain of filters."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = ["Gateways"]
 
 
 class Gateways:
-    """Reads a configuration, and asks the plugin servers of the environment. Takes seconds. Raises: ConfigError."""
+    """Reads a configuration, and queries the plugin servers of the environment. Takes seconds. Raises: ConfigError."""
 
     def __init__(self, config: str | Path, environment: Mapping[str, str] | None) -> None:
-        """`environment` has variables as Kong has them (``KONG_…``); those of the process if not given."""
+        """`environment` has Kong's variables (``KONG_…``); those of the process if not given."""
         self._environment = Environment.read(os.environ if environment is None else environment)
         self._servers = query(self._environment)
         self._setup = Setup(Path(config), self._environment, self._servers)
@@ -45,7 +45,7 @@ class Gateways:
         return self._setup.filters
 
     def options(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Options of a middleware, with what the configuration needs."""
+        """The options of a middleware, completed by those of the configuration."""
         any_host = cluster_of("http://any.host", Calls.model_validate(self._environment.calls))
         options = {"clusters": Clusters({}, any_host=any_host), **given, "profile": WASMX}
         zones = ShmKv.zones(self._environment.shm_kv)
@@ -66,7 +66,7 @@ class Gateways:
         buffer_limit: int,
         header_limits: HeaderLimits | None,
     ) -> KongStream:
-        """A stream for one request, where these filters run."""
+        """A stream for one request, for a driver that runs these filters."""
         running, gateway = self._made.get(driver, (None, None))
         if gateway is None or running is not plugins:
             gateway = self._setup.gateway(driver.host, plugins)
@@ -81,6 +81,6 @@ class Gateways:
             server.start()
 
     def stop(self) -> None:
-        """End them."""
+        """End the plugin servers."""
         for server in self._servers:
             server.stop()

@@ -19,7 +19,7 @@ __all__ = ["KONG", "VERSION", "read", "variable", "write"]
 KONG = frozenset({"kong", "ngx"})
 """The namespaces of these properties."""
 VERSION = "3.9.0"
-"""Version of Kong Gateway whose behaviour this is."""
+"""Version of Kong Gateway whose behaviour is implemented here."""
 SHARED = "kong.ctx.shared."
 CONFIGURATION = {
     "version": VERSION,
@@ -76,7 +76,7 @@ def read(context: Context, node_id: str, name: str) -> str:
 
 
 def variable(context: Context, name: str) -> str | None:
-    """A variable of nginx, as far as a request has one."""
+    """A variable of nginx; ``None`` if a request does not have it."""
     request = context.request
     if name.startswith(("http_", "sent_http_")):
         prefix, _, header = name.partition("http_")
@@ -110,7 +110,7 @@ def variable(context: Context, name: str) -> str | None:
 
 
 def write(context: Context, name: str, value: bytes) -> Refusal | None:
-    """Set a property that Kong knows; `value` is text."""
+    """Set one of Kong's properties; `value` is text."""
     text = value.decode("latin-1")
     if name.startswith(SHARED):
         context.shared[name.removeprefix(SHARED)] = text

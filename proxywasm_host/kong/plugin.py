@@ -1,9 +1,9 @@
-"""Plugins of Kong in any language, and the effects that they may ask for. No I/O happens here.
+"""Plugins of Kong in any language, and the effects that they may yield. No I/O happens here.
 
-A plugin's phase is a generator. It reads and changes a `Context`, yields effects, and is resumed with the answer to
-each; an effect that fails is thrown in as `EffectFailed`. It ends by returning; to answer the client it sets
-`Context.exit` before. Only ``init_worker``, ``rewrite``, ``access``, ``response``, ``log``, ``preread`` and timers may
-yield; as in Kong, ``header_filter`` and ``body_filter`` must not, so nothing ever waits between them.
+A phase of a plugin is a generator. It reads and changes a `Context`, yields effects, and is resumed with the result of
+each; the failure of an effect is thrown in as `EffectFailed`. It ends by returning; to answer the client, it sets
+`Context.exit` first. Only ``init_worker``, ``rewrite``, ``access``, ``response``, ``log``, ``preread`` and timers may
+yield. As in Kong, ``header_filter`` and ``body_filter`` must not, so nothing waits between them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PluginFailed(ProxyWasmError):
 
 
 class EffectFailed(ProxyWasmError):
-    """An effect failed; the text is nginx's word for the reason (``timeout``, …)."""
+    """An effect failed; the message is nginx's word for the reason (``timeout``, …)."""
 
     code = "effect_failed"
 
@@ -61,19 +61,19 @@ class EffectFailed(ProxyWasmError):
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Resume the plugin after so many seconds, with ``None``."""
+    """Resume the plugin with ``None`` after `seconds`."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRequestBody:
-    """Resume the plugin with the body when the whole request has come in; `Request.body` has it from then on."""
+    """Resume the plugin with the body when the whole request has arrived; `Request.body` has it from then on."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
-    """The answer to an `HttpRequest`."""
+    """The response to an `HttpRequest`."""
 
     status: int
     headers: HeaderList
@@ -108,7 +108,7 @@ class Connect:
     """Name for TLS, instead of `host`."""
     verify: bool = True
     datagrams: bool = False
-    """Use UDP: each `Send` sends a datagram, and each `Receive` gives one."""
+    """Use UDP: each `Send` sends a datagram, and each `Receive` returns one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Receive:
-    """Resume the plugin with at most `size` bytes as soon as some have come; with ``b""`` at the end of the stream."""
+    """Resume the plugin with up to `size` bytes as soon as some have arrived; with ``b""`` at the end of the stream."""
 
     connection: object
     size: int = 65536
@@ -131,16 +131,16 @@ class Receive:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close a connection; the plugin is resumed with ``None``. An open connection ends with its phase or timer."""
+    """Close a connection; the plugin is resumed with ``None``. The end of a phase or timer closes its connections."""
 
     connection: object
 
 
 @dataclass(frozen=True, slots=True)
 class StartTimer:
-    """Run another generator `seconds` from now, beside this one; the plugin is resumed at once, with ``None``.
+    """Run another generator `seconds` from now; the plugin is resumed at once, with ``None``.
 
-    It may outlive the request. An error in it is logged.
+    It may outlive the request. Its errors are logged.
     """
 
     seconds: float
@@ -148,17 +148,17 @@ class StartTimer:
 
 
 class Signal:
-    """Something that happens once, and that several runs wait for."""
+    """An event that several runs may wait for. Each wait ends at the next `give`."""
 
     def __init__(self) -> None:
         self._waiting: list[Callable[[Any], None]] = []
 
     def add(self, resume: Callable[[Any], None]) -> None:
-        """Have a function called when it happens."""
+        """Call a function at the next `give`."""
         self._waiting.append(resume)
 
     def give(self, value: Any) -> None:
-        """It has happened: resume all who wait, with this value."""
+        """Resume all waiting runs with this value."""
         waiting, self._waiting = self._waiting, []
         for resume in waiting:
             resume(value)
@@ -166,14 +166,14 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Be resumed when another run gives a signal, with the value that it gives."""
+    """Resume the plugin with the value of a signal, when another run gives it."""
 
     signal: Signal
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCall:
-    """Send a message to a plugin server; the plugin is resumed with the answer. Used by plugins of such servers."""
+    """Send a message to a plugin server; the plugin is resumed with the answer. Used by plugins of plugin servers."""
 
     server: str
     """The server's name in the configuration."""
@@ -199,12 +199,12 @@ class Plugin(Protocol):
 
     @property
     def version(self) -> str:
-        """Its own."""
+        """Its version."""
         ...
 
     @property
     def phases(self) -> frozenset[str]:
-        """Those of `PHASES` for which it has code."""
+        """The phases, of `PHASES`, for which it has code."""
         ...
 
     def check(self, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ ENVIRON_KEY = "HTTP_" + ROUTING_HEADER.decode().upper().replace("-", "_")
 
 
 class KongMiddleware(ProxyWasmMiddleware):
-    """As `proxywasm_host.kong.asgi.KongMiddleware`, with the options of the middleware for WSGI.
+    """Like `proxywasm_host.kong.asgi.KongMiddleware`, with the options of the middleware for WSGI.
 
     One gateway serves all threads of a process: plugins in Lua run one at a time, as filters do. Raises: ConfigError.
     """
@@ -44,7 +44,7 @@ class KongMiddleware(ProxyWasmMiddleware):
 
 
 def _without_routing(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """The application, without the header that says where the request would have gone."""
+    """Wrap an application, to remove the header that names the destination of a request."""
 
     def without_routing(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         return app({key: value for key, value in environ.items() if key != ENVIRON_KEY}, start_response)
