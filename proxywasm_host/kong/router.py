@@ -1,13 +1,13 @@
-"""Finds the route of a request and the path that goes upstream: Kong's router of the flavour ``traditional``.
+"""Finds the route and the upstream path of a request, like Kong's router of the flavour ``traditional``.
 
 Rules, from ``kong/router/traditional.lua``:
 
 * A route with several paths counts as one route for each of them.
 * A route with more kinds of conditions (hosts, headers, paths, methods) comes before one with fewer. Of routes with the
-  same number, hosts weigh more than headers, then paths, then methods.
+  same number, those with hosts come first, then those with headers, paths, methods.
 * Then: a wildcard host with a port, hosts without wildcards, a regular expression as path, more headers, a higher
   ``regex_priority``, a longer path, an earlier place in the configuration.
-* The path is compared, and goes upstream, in its normalised form.
+* The path is normalised before it is compared and sent upstream.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ UNRESERVED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 HOST, HEADER, PATH, METHOD = 0x40, 0x20, 0x10, 0x08
 REGEX_PATH, PLAIN_HOSTS, WILDCARD_WITH_PORT = 1, 2, 4
 Pattern = Any
-"""Of RE2."""
+"""A compiled expression of RE2."""
 REMEMBERED = 5000
 """Number of requests whose route is remembered, as in Kong."""
 
@@ -58,7 +58,7 @@ class Match:
     unnamed_captures: tuple[str, ...] = ()
 
     def upstream_path(self, base: str, path: str) -> str:
-        """The path that goes upstream, where the service's own path is `base` and the request's is `path`."""
+        """The path for upstream, where the service's path is `base` and the request's is `path`."""
         strip = bool(self.route.get("strip_path"))
         postfix = path[1:] if self.postfix is None else self.postfix
         if self.route.get("path_handling") == "v1":
@@ -91,7 +91,7 @@ class _Candidate:
     order: tuple[int, ...]
 
     def match(self, method: str, path: str, host: str, headers: Headers) -> Match | None:
-        """The match with a request, or ``None``."""
+        """The match with a request; ``None`` if it does not fit."""
         if self.methods and method not in self.methods:
             return None
         if (self.hosts or self.wildcards) and not self._is_of(host):
@@ -122,7 +122,7 @@ class _Candidate:
 
 
 class Router:
-    """Chooses among routes. Raises: ValueError, for an invalid expression."""
+    """Finds routes. Raises: ValueError, for an invalid expression."""
 
     def __init__(self, routes: Iterable[Entity]) -> None:
         found = [candidate for place, route in enumerate(routes) for candidate in _candidates(route, place)]
@@ -131,7 +131,7 @@ class Router:
         self._match = lru_cache(REMEMBERED)(self._find)
 
     def match(self, method: str, path: str, host: str, headers: Headers) -> Match | None:
-        """The route of a request; `path` is normalised, `host` as in the header."""
+        """The route of a request; ``None`` if none fits. `path` is normalised, `host` as in the header."""
         looked_at = tuple(
             (name.encode(), value.encode("latin-1")) for name in self._headers for value in headers.all(name)
         )
@@ -182,10 +182,10 @@ def _wildcard(host: str) -> Pattern:
 
 
 def regex(text: str) -> Pattern:
-    """A route's expression, for bytes: RE2's module for Python takes three times as long with text.
+    """Compile a route's expression, for bytes: RE2's module for Python takes three times as long with text.
 
-    RE2's time is linear in the length of the path, whatever a client sends. So is that of the Rust library in Kong's
-    router; neither has look-around or references to groups. Raises: ValueError.
+    RE2 takes time that is linear in the length of the path, as does the Rust library in Kong's router; neither has
+    look-around or back-references. Raises: ValueError.
     """
     options = re2.Options()
     options.encoding, options.log_errors = re2.Options.Encoding.LATIN1, False
@@ -208,7 +208,7 @@ def split_port(host: str, default: int | None) -> tuple[str, str, bool]:
 
 
 def _sanitized(postfix: str) -> str:
-    """The rest of a path after a prefix, which must not lead out of the prefix."""
+    """The rest of a path after a prefix, without dot segments that lead out of it."""
     if postfix in (".", ".."):
         return ""
     return postfix.removeprefix("../") if postfix.startswith("../") else postfix.removeprefix("./")
@@ -216,7 +216,7 @@ def _sanitized(postfix: str) -> str:
 
 @lru_cache(1024)
 def normalize(path: str) -> str:
-    """A path in the form in which paths are compared (RFC 3986, section 6): ``kong.tools.uri.normalize``.
+    """The normalised form of a path (RFC 3986, section 6), as of ``kong.tools.uri.normalize``.
 
     Characters that need no encoding are decoded, dot segments are resolved, and repeated slashes become one.
     """
@@ -246,7 +246,7 @@ Address = tuple[str, int]
 
 
 def is_served(route: Entity, services: Mapping[str, Entity]) -> bool:
-    """Whether a route has no service, or one that is enabled; `services` are by their ids."""
+    """Whether a route has no service, or one that is enabled; `services` are by id."""
     service = route.get("service")
     return service is None or bool(services[service["id"]].get("enabled", True))
 
@@ -266,7 +266,7 @@ def route_of(routes: Iterable[Entity], source: Address, destination: Address) ->
 
 
 def may_match(route: Entity, listener: Address) -> bool:
-    """Whether connections of a listener may have this route."""
+    """Whether this route may fit connections of a listener."""
     host, port = listener
     wild = ipaddress.ip_address(host).is_unspecified
     return not route["destinations"] or any(

@@ -35,9 +35,9 @@ MESSAGES = {
 
 
 def check_record(fields: Sequence[Mapping[str, Any]], values: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The values with defaults filled in; `fields` are mappings of one name to its description.
+    """The values with their defaults. Each of `fields` maps one name to its description.
 
-    Raises: ConfigError, with a line for each field that is wrong.
+    Raises: ConfigError, with a line for each error.
     """
     wrong: list[str] = []
     checked = _record(fields, values, path, wrong)

@@ -1,4 +1,4 @@
-"""``proxywasm serve`` for a configuration of Kong: the data plane carries requests, `KongStream` says where they go."""
+"""``proxywasm serve`` for a configuration of Kong: the data plane carries requests, and `KongStream` routes them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from proxywasm_host.serve.upstreams import OutlierDetection, Retry, Server, Upst
 __all__ = ["KongApplication", "KongSource"]
 
 BEFORE = 1 << 31
-"""Hops of X-Forwarded-For that the data plane trusts: the gateway decides which ones to believe."""
+"""Hops of X-Forwarded-For that the data plane trusts: all, because the gateway checks them."""
 MAX_WEIGHT = 1000
 KONGS = ("filters", "profile", "upstream", "upstreams", "routes", "tcp")
-"""What a configuration that names one of Kong may not have."""
+"""Settings that a configuration which names one of Kong must not have."""
 
 
 class KongRoute(config.Route):
@@ -48,7 +48,7 @@ class KongRoute(config.Route):
 
 
 class KongSettings(config.Settings):
-    """The settings of ``serve`` that a configuration of Kong amounts to."""
+    """The settings of ``serve`` that a configuration of Kong stands for."""
 
     least: ClassVar[str] = "_format_version"
 
@@ -56,7 +56,7 @@ class KongSettings(config.Settings):
 
     @property
     def setup(self) -> Setup:
-        """The configuration itself."""
+        """The configuration of Kong."""
         return self._setup
 
     @property
@@ -66,17 +66,17 @@ class KongSettings(config.Settings):
 
     @property
     def chain_numbers(self) -> list[int | None]:
-        """Every request and every connection goes to the gateway."""
+        """The same chain for all: every request and every connection passes the gateway."""
         return [0] * (1 + len(self.routes) + len(self.tcp))
 
     @property
     def any_upstream(self) -> Upstream | None:
-        """Whether plugins and filters may name any target."""
+        """The options of targets that plugins and filters set: they may set any."""
         return Upstream(url="http://localhost", tls=UpstreamTls(verify=False))
 
     @property
     def behind(self) -> str:
-        """The services, as text for people."""
+        """The names of the services, for messages."""
         names = [str(service["name"] or service["host"]) for service in self.setup.configuration.of("services")]
         return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
@@ -88,16 +88,16 @@ class KongSource(Source[KongSettings]):
     environment: Environment = field(default_factory=Environment)
     servers: tuple[PluginServer, ...] = ()
     named: bool = False
-    """The file is one of ours, which names that of Kong (``kong``) and has other settings of ``serve``."""
+    """Whether the file is one of ours, which names Kong's (``kong``) and has other settings of ``serve``."""
 
     @classmethod
     def of(cls, file: Path, overrides: Mapping[str, Any], *, named: bool = False) -> KongSource:
-        """The configuration in a file, in the environment of this process. Raises: ConfigError."""
+        """The configuration of a file, with the environment of this process. Raises: ConfigError."""
         environment = Environment.read(os.environ)
         return cls(file, overrides, KongSettings, "serve", environment, tuple(query(environment)), named)
 
     def load(self) -> KongSettings:
-        """Read and check it, with the plugins and filters that it names. Raises: ConfigError."""
+        """Read and check the configuration, with its plugins and filters. Raises: ConfigError."""
         assert self.file is not None  # noqa: S101 - `of` has one
         own: dict[str, Any] = {}
         lines: Mapping[Any, int] = {}
@@ -193,21 +193,21 @@ def upstreams_of(setup: Setup) -> dict[str, Upstream]:
 
 
 NO_SERVICE = "no service"
-"""The upstream of a listener whose connections have no service: they are closed before."""
+"""The upstream of a listener without a service: its connections are closed before they need it."""
 NOBODY = Server(url="http://127.0.0.1:1")
-"""Stands for the targets of an upstream without any: nobody listens there, so requests are answered 503 as in Kong."""
+"""Replaces the targets of an upstream without any: no server listens there, so requests are answered 503 as in Kong."""
 NOBODY_OF_TCP = Server(url="tcp://127.0.0.1:1")
 """The same for connections, which are closed."""
 
 
 def balance_of(upstream: Entity | None) -> Any:
-    """How requests are spread over targets."""
+    """The way to spread requests over targets."""
     least = upstream is not None and upstream["algorithm"] == "least-connections"
     return "least_requests" if least else "round_robin"
 
 
 def outliers_of(upstream: Entity) -> OutlierDetection | None:
-    """The rule by which a failing target is left out for a while."""
+    """The rule by which a failing target gets no requests for a while; ``None`` if there is none."""
     unhealthy = upstream["healthchecks"]["passive"]["unhealthy"]
     failures = [unhealthy[name] for name in ("http_failures", "tcp_failures", "timeouts") if unhealthy[name]]
     return OutlierDetection(consecutive_5xx=min(failures)) if failures else None
@@ -222,7 +222,7 @@ class KongGeneration(Generation):
 
     def _load(self) -> None:
         super()._load()
-        self.chains = []  # the stream says which route its request has
+        self.chains = []  # the stream finds the route of its request
         self.gateway = self.settings.setup.gateway(self.host, self.plugins)
         try:
             self.gateway.start()
@@ -272,7 +272,7 @@ class KongApplication(Application):
 
     @property
     def _own_servers(self) -> Sequence[PluginServer]:
-        """The plugin servers, in the application that runs them for the others."""
+        """The plugin servers, if this application runs them (for all others)."""
         return self._source.servers if self._first is None and self._listening is not None else ()
 
     def _end_servers(self) -> None:

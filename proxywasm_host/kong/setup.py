@@ -1,4 +1,4 @@
-"""A configuration of Kong with its plugins and filters, ready for hosts: read once, used in each thread."""
+"""A configuration of Kong with its plugins and filters: read once, used by the host of each thread."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NO_PHASE = "the plugin has only phases of connections: give it protocols with tc
 
 
 def log(level: LogLevel, message: str) -> None:
-    """Take a log line of a plugin outside of requests."""
+    """Log a line of a plugin that belongs to no request."""
     logger.log(LEVELS[level], "%s", message)
 
 
@@ -46,7 +46,7 @@ def query(environment: Environment) -> list[PluginServer]:
 
 
 class Setup:
-    """A file's configuration, with its filters and plugins found. Raises: ConfigError, with each place."""
+    """A file's configuration, with its filters and plugins. Raises: ConfigError, with the place of each error."""
 
     def __init__(self, file: Path, environment: Environment, servers: Sequence[PluginServer]) -> None:
         self.environment = environment
@@ -68,7 +68,7 @@ class Setup:
                     wrong.append(str(error))
             self._places[owner] = range(begin, len(self.filters))
         self.listeners = [(address, self._service(address, wrong)) for address in environment.stream_listen]
-        """Listeners for connections, each with the id of the service behind it."""
+        """Listeners for connections, each with the id of its service (``None`` without one)."""
         plugins = self._plugins(wrong)
         for placed in self.configuration.plugins:
             if placed.name in plugins:
@@ -80,7 +80,7 @@ class Setup:
             raise ConfigError("\n".join(wrong))
 
     def _service(self, listener: Address, wrong: list[str]) -> str | None:
-        """The service behind a listener: its data plane connects all connections to the same one."""
+        """The service of a listener: the data plane carries all of its connections to the same one."""
         services = {service["id"]: service for service in self.configuration.of("services")}
         routes = [
             route
@@ -96,7 +96,7 @@ class Setup:
         return found[0] if found else None
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another of our processes, which has an ``ngx.shared`` of its own."""
+        """State for another of our processes, which has a separate ``ngx.shared``."""
         return {**vars(self), "_dictionaries": None}
 
     def _plugins(self, wrong: list[str]) -> dict[str, Plugin]:
@@ -114,14 +114,14 @@ class Setup:
                 continue
             try:
                 if lua is None:
-                    raise ConfigError(not_among("plugin", use.name, known))  # noqa: TRY301 - told as that of Lua is
+                    raise ConfigError(not_among("plugin", use.name, known))  # noqa: TRY301 - handled like Lua's
                 plugins[use.name] = lua.load(use.name)
             except ConfigError as error:
                 wrong.append(f"{use.where.removesuffix('.config')}: {error}")
         return plugins
 
     def _lua(self) -> LuaPlugins | None:
-        """The plugins in Lua for one thread, if there are folders. Raises: ConfigError, without the extra."""
+        """The Lua plugins for one thread; ``None`` without folders. Raises: ConfigError, without the extra ``lua``."""
         if not self.environment.lua_folders:
             return None
         try:
@@ -144,7 +144,7 @@ class Setup:
 
     @property
     def files(self) -> list[Path]:
-        """The files that a running gateway depends on beside modules: plugins in Lua, schemas of filters."""
+        """The files that a running gateway depends on in addition to modules: plugins in Lua, schemas of filters."""
         names = {use.name for use in self.configuration.plugins}
         folders = [
             folder / inside / name
@@ -158,7 +158,7 @@ class Setup:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run the plugin servers meanwhile."""
+        """Run the plugin servers while this context is open."""
         try:
             for server in self.servers.values():
                 server.start()
@@ -168,7 +168,7 @@ class Setup:
                 server.stop()
 
     def gateway(self, host: Host, running: Sequence[wasm.Plugin]) -> Gateway:
-        """The gateway of one host, whose `running` filters are those of `filters`. Raises: ConfigError."""
+        """The gateway of one host; `running` are its plugins for `filters`. Raises: ConfigError."""
         wrong: list[str] = []
         plugins = self._plugins(wrong)
         if wrong:

@@ -6,10 +6,10 @@
 
 Rules, from ``kong/init.lua`` and ``kong/runloop``:
 
-* A plugin that exits in ``rewrite`` or ``access`` ends the request: no later plugin and no filter sees it. Its answer
+* A plugin that exits in ``rewrite`` or ``access`` ends the request: later plugins and filters are skipped. Its answer
   passes ``header_filter`` and ``body_filter`` of all plugins of the request, as does a filter's local response.
-* Without a route the answer is 404, without a service 503; ``http`` on a route for ``https`` gets 426 or a redirect; a
-  plugin that fails gives 500. A failure in a later phase is logged, and the plugin is skipped.
+* A request without a route is answered 404, without a service 503; ``http`` on a route for ``https``, 426 or a
+  redirect. After a plugin's failure the answer is 500; a failure in a later phase is logged, and the plugin is skipped.
 * Plugins and filters may set upstream's target until the request goes there.
 """
 
@@ -50,11 +50,11 @@ from proxywasm_host.runtime.nginx import NginxStream
 __all__ = ["ROUTING_HEADER", "KongStream", "error_body"]
 
 ROUTING_HEADER = b"x-proxywasm-upstream"
-"""The header that tells the carrier where the request goes; it is not sent on."""
+"""The header that names the destination of a request to the carrier; it is not sent on."""
 EXIT, ERROR = "kong_exit", "kong_error"
-"""Response code details of a plugin's answer, and of the gateway's answers."""
+"""Response code details of plugins' answers, and of the gateway's."""
 HOSTS_OWN = frozenset({"wasm_fail_stream", "stream_idle_timeout", "request_payload_too_large"})
-"""Response code details of responses that no filter made."""
+"""Response code details of local responses that no filter has sent."""
 TEXTS = {
     404: "no Route matched with those values",
     426: "Please use HTTPS protocol",
@@ -72,12 +72,12 @@ PORTS = {"http": 80, "https": 443, "grpc": 80, "grpcs": 443}
 
 
 def error_body(message: str, request_id: str) -> bytes:
-    """The body of an error, as Kong writes it for clients that take JSON."""
+    """The body of an error, as in Kong for clients that accept JSON."""
     return json.dumps({"message": message, "request_id": request_id}, indent=2).encode()
 
 
 class KongStream(NginxStream):
-    """One request. It is fed and closed like an `HttpStream`; its plugins' effects are `PluginCallout`s."""
+    """One request, fed and closed like an `HttpStream`. The effects of its plugins are `PluginCallout`s."""
 
     context: Context
 
@@ -90,27 +90,27 @@ class KongStream(NginxStream):
         header_limits: HeaderLimits | None = None,
         told: bool = False,
     ) -> None:
-        """`told`: the carrier has appended its client's address to ``X-Forwarded-For``."""
+        """`told`: the carrier has appended the client's address to ``X-Forwarded-For``."""
         super().__init__(gateway.host, [], properties, buffer_limit, header_limits)
         self._gateway = gateway
         self._told = told
         self._task: Task | None = None
         self._body = bytearray()
-        """The received part of the body of a message whose plugins are not done."""
+        """The received part of the body, of a message that plugins still work on."""
         self._came = False
-        """Whether the end of that message has come in."""
+        """Whether the end of that message has arrived."""
         self._trailers: HeaderList | None = None
         self._phase = "request"
-        """``request``, ``upstream`` (filters have the request), ``response`` (plugins have it), ``client``."""
+        """``request``, ``upstream`` (the request is with filters), ``response`` (it is with plugins), ``client``."""
         self._collected: list[tuple[Plugin, Any]] = []
-        """Plugins of the request, with the configuration of each."""
+        """The plugins of the request, each with its configuration."""
         self._chunks: list[tuple[Plugin, Any]] = []
         self._match: Match | None = None
 
     # -- The request ---------------------------------------------------------------------------------------------
 
     def request_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
-        """The client's headers. Their effects may come later, when plugins wait."""
+        """Feed the client's headers. Their effects may come from a later event, if plugins wait."""
         if self.closed:
             raise RuntimeError("the stream is closed")
         checked = self._checked(headers, 0, owned)
@@ -205,10 +205,10 @@ class KongStream(NginxStream):
         yield from plugin.run(self.context.phase, self.context, config)
 
     _running = ""
-    """Name of the plugin that runs, or ran last."""
+    """Name of the plugin that runs, or that ran last."""
 
     def _route(self) -> bool:
-        """Find the route. Returns whether the request goes on."""
+        """Find the route. Returns whether the request continues."""
         context, gateway = self.context, self._gateway
         request = context.request
         match = gateway.router.match(request.method, request.path, request.headers.get("host") or "", request.headers)
@@ -267,7 +267,7 @@ class KongStream(NginxStream):
             self._to_filters()
 
     def _to_filters(self) -> None:
-        """Plugins are done with the request: give it to filters, and then upstream."""
+        """Feed the request, as plugins have left it, to the filters."""
         self._phase = "upstream"
         context = self.context
         request, upstream = context.request, context.upstream
@@ -317,7 +317,7 @@ class KongStream(NginxStream):
         headers.replace(told)
 
     def _for_wire(self, direction: int, headers: HeaderList) -> HeaderList | None:
-        """Headers as they may go out; those of a request name the target."""
+        """The headers to send; those of a request name the destination."""
         checked = super()._for_wire(direction, headers)
         if checked is None or direction != REQUEST or self.context.upstream is None:
             return checked
@@ -326,7 +326,7 @@ class KongStream(NginxStream):
         return out
 
     def _destination(self) -> bytes:
-        """The id of the service, or the target that a plugin or a filter has set instead."""
+        """The value of `ROUTING_HEADER`: the id of the service, or the URL of another target that was set."""
         upstream, route = self.context.upstream, self.context.route
         assert upstream is not None and route is not None and route.service is not None  # noqa: PT018, S101
         service = route.service
@@ -338,7 +338,7 @@ class KongStream(NginxStream):
         return f"{scheme}://{upstream.host}:{upstream.port}".encode("latin-1")
 
     def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """A part of the client's body."""
+        """Feed a part of the client's body."""
         if self._phase != "request":
             return super().request_body(data, end_stream)
         self._body += data
@@ -347,7 +347,7 @@ class KongStream(NginxStream):
         return self.host.drain()
 
     def request_trailers(self, trailers: HeaderList) -> list[Effect]:
-        """The client's trailers."""
+        """Feed the client's trailers."""
         if self._phase != "request":
             return super().request_trailers(trailers)
         self._trailers, self._came = trailers, True
@@ -366,7 +366,7 @@ class KongStream(NginxStream):
             self._over_limit(self._request)
 
     def _whole_body(self) -> bytes | None:
-        """The request's body for a plugin that asks for it, if the whole body has come in."""
+        """The request's body, for a plugin that asks for it; ``None`` until all of it has arrived."""
         request = self.context.request
         if self._phase != "request":
             return request.body or b""
@@ -385,7 +385,7 @@ class KongStream(NginxStream):
     # -- The response --------------------------------------------------------------------------------------------
 
     def response_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
-        """Upstream's headers."""
+        """Feed upstream's headers."""
         if self.local is not None or self._response.aborted or not self._request.started:
             return super().response_headers(headers, end_stream, owned=owned)
         checked = self._checked(headers, 2, owned)
@@ -415,7 +415,7 @@ class KongStream(NginxStream):
     _failed_body: bytes | None = None
 
     def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """A part of upstream's body."""
+        """Feed a part of upstream's body."""
         if self._phase == "response":
             self._body += data
             if len(self._body) > self.buffer_limit:
@@ -433,7 +433,7 @@ class KongStream(NginxStream):
         return super().response_body(data, end_stream)
 
     def response_trailers(self, trailers: HeaderList) -> list[Effect]:
-        """Upstream's trailers."""
+        """Feed upstream's trailers."""
         if self._phase == "response":
             self._trailers = trailers
             self._response_whole()
@@ -482,7 +482,7 @@ class KongStream(NginxStream):
             self._response.on_trailers(self._trailers)
 
     def _to_client(self, end_stream: bool) -> None:
-        """Run ``header_filter``, and give the headers to the filters."""
+        """Run ``header_filter``, and feed the headers to the filters."""
         self._phase = "client"
         response = self.context.response
         assert response is not None  # noqa: S101 - its headers have come
@@ -508,7 +508,7 @@ class KongStream(NginxStream):
         return response.body, response.last
 
     def _run_at_once(self, phase: str, plugins: Iterable[tuple[Plugin, Any]]) -> None:
-        """Run a phase that cannot wait. A failure is logged, and the next plugins run."""
+        """Run a phase that must not wait. A failure is logged, and the next plugins run."""
         self.context.phase = phase
         for plugin, config in plugins:
             if phase not in plugin.phases:
@@ -520,7 +520,7 @@ class KongStream(NginxStream):
                 log_failure(plugin.name, phase, error)
 
     def _complete_response(self, local: LocalResponse) -> tuple[HeaderList, bytes]:
-        """A local response after it has passed the plugins, as upstream's response would."""
+        """The local response, after it has passed the plugins like a response from upstream."""
         headers, body = super()._complete_response(local)
         if not hasattr(self, "context"):
             return headers, body
@@ -537,7 +537,7 @@ class KongStream(NginxStream):
     # -- The end -------------------------------------------------------------------------------------------------
 
     def close(self, details: str = "") -> list[Effect]:
-        """Both sides are done: run ``log`` of the plugins, then close as `HttpStream.close` does."""
+        """Run ``log`` of the plugins, then close as `HttpStream.close` does."""
         if not self.closed and hasattr(self, "context"):
             self._cancel_task()
             self.context.phase = "log"
@@ -548,12 +548,12 @@ class KongStream(NginxStream):
 
     def _start(self, run: Run, done: Any) -> None:
         self._task = Task(self._gateway, run, done, self._whole_body)
-        self._request.stopped = {0: None}  # the carrier waits for plugins, and not for the client
+        self._request.stopped = {0: None}  # the carrier waits for plugins, not for the client
         self._task.resume()
 
     @property
     def waiting_for(self) -> str:
-        """What the stream waits for, as text for a log line."""
+        """The cause of the stream's waiting, for a log line."""
         if self._task is not None and not self._task.awaits_body:
             return f"plugin {self._running!r} in {self.context.phase}"
         return super().waiting_for
@@ -567,14 +567,14 @@ class KongStream(NginxStream):
     def _local_response(
         self, status: int, headers: HeaderList, body: bytes, details: str, grpc_status: int | None
     ) -> None:
-        if self._phase in {"request", "response"}:  # instead of the response that plugins would have made
+        if self._phase in {"request", "response"}:  # it takes precedence over what plugins still work on
             self._cancel_task()
             self._phase = "upstream"
         super()._local_response(status, headers, body, details, grpc_status)
 
     @property
     def changes_bodies(self) -> bool:
-        """Whether a filter, or a plugin, can change a body."""
+        """Whether a filter or a plugin can change a body."""
         return bool(self._chunks) or super().changes_bodies
 
     # -- Properties ----------------------------------------------------------------------------------------------
@@ -595,7 +595,7 @@ class KongStream(NginxStream):
 
 
 def without_last_hop(headers: HeaderList) -> HeaderList:
-    """Headers as the client sent them, without the address that was appended to ``X-Forwarded-For``."""
+    """Headers as the client sent them, without the address that the carrier has appended to ``X-Forwarded-For``."""
     before = []
     for name, value in headers:
         if name == b"x-forwarded-for":
@@ -607,7 +607,7 @@ def without_last_hop(headers: HeaderList) -> HeaderList:
 
 
 def context_pending(context: Context) -> Headers:
-    """Headers that plugins set before the response comes; they are added to it."""
+    """The headers that plugins set before the response arrives, to be added to it."""
     pending: Headers = context.state.setdefault(PENDING_HEADERS, Headers([]))
     return pending
 
@@ -619,7 +619,7 @@ def set_length(headers: HeaderList, length: int) -> None:
 
 
 def host_of(service: Mapping[str, Any]) -> str:
-    """``Host`` for a service, without the port if it is the default of the protocol."""
+    """``Host`` for a service, without the port if it is the protocol's default."""
     usual = PORTS.get(service["protocol"]) == service["port"]
     return str(service["host"]) if usual else f"{service['host']}:{service['port']}"
 

@@ -14,7 +14,7 @@ __all__ = ["Answer", "PluginCallout", "Task"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The reply to a `PluginCallout`, with which the plugin is resumed."""
+    """The reply to a `PluginCallout`; its value resumes the plugin."""
 
     value: Any = None
 
@@ -34,26 +34,27 @@ class PluginCallout(Callout):
 
 
 class Performer(Protocol):
-    """Gives the effects of tasks to the embedder: the `Gateway`."""
+    """Passes effects of tasks to the embedder. The `Gateway` is one."""
 
     def start_timer(self, timer: StartTimer, /) -> None:
         """Start a timer."""
         ...
 
     def call(self, task: Task, effect: Effect, /) -> int:
-        """Emit an effect, whose answer resumes the task; returns its token."""
+        """Emit an effect, whose result resumes the task. Returns its token."""
         ...
 
     def cancel(self, token: int, /) -> None:
-        """Drop that answer: nobody waits for it any more."""
+        """Cancel the effect with this token: its result is dropped."""
         ...
 
 
 class Task:
     """A running generator, and the effect that it waits for.
 
-    `done` is called once, when it has ended, with the exception if there was one. `body` gives the request's body, or
-    ``None`` until all of it has come in; `resume_with_body` continues then.
+    `done` is called once, at the end, with the exception if there was one. `body` returns the request's body, or
+    ``None``
+    until all of it has arrived; then `resume_with_body` must be called.
     """
 
     _awaits_body = False
@@ -70,7 +71,7 @@ class Task:
         background: bool = False,
     ) -> None:
         self.background = background
-        """Whether it belongs to no request."""
+        """Whether the task belongs to no request."""
         self._gateway = gateway
         self._run = run
         self._done = done
@@ -78,11 +79,11 @@ class Task:
 
     @property
     def awaits_body(self) -> bool:
-        """Whether it waits for the request's body."""
+        """Whether the task waits for the request's body."""
         return self._awaits_body
 
     def resume(self, value: Any = None, failure: str | None = None) -> None:
-        """Continue with the answer to the last effect, or with the reason for its failure."""
+        """Continue with the result of the last effect, or with the reason for its failure."""
         self._token = 0
         while not self._ended:
             try:
@@ -109,7 +110,7 @@ class Task:
                 return
 
     def resume_with_body(self, body: bytes) -> None:
-        """Continue: the whole request has come in."""
+        """Continue with the request's body, which has arrived."""
         self._awaits_body = False
         self.resume(body)
 
@@ -118,7 +119,7 @@ class Task:
         self._done(error)
 
     def cancel(self) -> None:
-        """End it: nobody waits for it any more."""
+        """End the generator, and cancel its effect."""
         if not self._ended:
             self._ended = True
             if self._token:

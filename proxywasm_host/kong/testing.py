@@ -32,7 +32,7 @@ __all__ = ["GatewayUnderTest", "gateway"]
 
 
 class GatewayUnderTest(FilterUnderTest):
-    """Used like a chain of filters, with routes and plugins before them."""
+    """A gateway, used like a chain of filters, with routes and plugins before them."""
 
     def __init__(self, harness: Harness, gateway: Gateway, plugins: list[Plugin]) -> None:
         super().__init__(harness, plugins)
@@ -46,10 +46,11 @@ class GatewayUnderTest(FilterUnderTest):
 def gateway(
     harness: Harness, config: str | Path, *, environment: Mapping[str, str] | None = None
 ) -> GatewayUnderTest:
-    """Load a configuration of Kong, in this environment (``KONG_…``) or in that of the process.
+    """Load a configuration of Kong, with this environment (``KONG_…``) or that of the process.
 
-    HTTP requests of plugins are callouts to ``HOST:PORT`` or ``HOST``, which ``harness.http`` answers; they sleep by
-    the test's clock. Plugin servers of the environment are started, and end when the harness is closed.
+    HTTP requests of plugins are callouts to ``HOST:PORT`` or ``HOST``, which ``harness.http`` answers; sleeps end by
+    the
+    test's clock. Plugin servers of the environment are started, and end when the harness is closed.
 
     Raises: ConfigError; ValueError, if the harness has another profile than ``wasmx``.
     """

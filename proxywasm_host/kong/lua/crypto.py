@@ -26,7 +26,7 @@ def keyed_digest(algorithm: str, key: str, text: str) -> tuple[bytes | None, str
 
 
 class Keys:
-    """Keys that plugins loaded, by their PEM; needs the extra ``crypto``."""
+    """The keys that plugins have loaded, by their PEM. Needs the extra ``crypto``."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] = {}
@@ -55,7 +55,7 @@ class Keys:
     def verify(
         self, pem: str, signature: str, text: str, algorithm: str, pss: bool, raw: bool
     ) -> tuple[bool, str | None]:
-        """Whether a signature is right."""
+        """Whether a signature is valid; and the reason if it is not."""
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
 
         key = self._key(pem)
@@ -91,7 +91,7 @@ def _load_public_key(data: bytes) -> Any:
 
 
 def _scheme(key: Any, algorithm: str, pss: bool) -> tuple[Any, ...]:
-    """Further arguments that `sign` and `verify` of a key need."""
+    """Further arguments for `sign` and `verify` of a key."""
     from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa  # noqa: PLC0415
 
@@ -110,7 +110,7 @@ def _scheme(key: Any, algorithm: str, pss: bool) -> tuple[Any, ...]:
 
 
 def _der(signature: bytes) -> bytes:
-    """r and s one after the other (RFC 7518) as ASN.1."""
+    """A signature of r and s in a row (RFC 7518), as ASN.1."""
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature  # noqa: PLC0415
 
     half = len(signature) // 2

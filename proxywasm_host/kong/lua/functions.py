@@ -1,4 +1,4 @@
-"""The Python functions that our Lua library calls. They all work on the current request, `Runtime.call`."""
+"""The Python functions that our Lua library calls. All of them work on the current request, `Runtime.call`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["FAILED", "Functions"]
 
 MOST = 16 << 20
-"""Bytes that decompressed data may have."""
+"""Most bytes of decompressed data."""
 FAILED = "\0failed"
 """The first result of a function that failed."""
 
@@ -133,7 +133,7 @@ class Functions:
     def __init__(
         self, runtime: Runtime, modules: Modules, shared: SharedDictionaries, environment: Mapping[str, str]
     ) -> None:
-        """`environment` are the variables that `os.getenv` shows."""
+        """`environment` has the variables for `os.getenv`."""
         self._runtime = runtime
         self._modules = modules
         self._numbered: dict[int, Any] = {}
@@ -143,7 +143,7 @@ class Functions:
         self._matchers: list[list[ipaddress.IPv4Network | ipaddress.IPv6Network]] = []
 
     def by_name(self) -> dict[str, Callable[..., Any]]:
-        """All of them."""
+        """All functions, by name."""
         found = {
             **{name: getattr(self, name) for name in dir(self) if not name.startswith("_") and name != "by_name"},
             **{f"shared_{name}": self._shared_method(name) for name in SHARED_METHODS},
@@ -198,7 +198,7 @@ class Functions:
         return self._runtime.table(self._headers(message).all(name))
 
     def headers(self, message: str, most: int) -> tuple[LuaValue, str | None]:
-        """Headers by name, at most so many (0: all); a header with several values has a sequence of them."""
+        """Headers by name, at most `most` (0: all); several values of a header are a sequence."""
         found: dict[str, list[str]] = {}
         table, truncated = self._runtime.table, None
         for number, (name, value) in enumerate(self._headers(message)):
@@ -211,15 +211,15 @@ class Functions:
         ), truncated
 
     def header_lines(self) -> str:
-        """Headers of the request as they are sent."""
+        """Headers of the request, as on the wire."""
         return "".join(f"{name}: {value}\r\n" for name, value in self._context.request.headers)
 
     def set_header(self, message: str, name: str, value: Any) -> None:
-        """Replace a header by a value, or by a sequence of them."""
+        """Replace a header with a value, or with a sequence of values."""
         self._headers(message).set(name, self._values(value))
 
     def add_header(self, message: str, name: str, value: Any) -> None:
-        """Add a value, or a sequence of them."""
+        """Add a value, or a sequence of values."""
         for each in self._values(value):
             self._headers(message).add(name, each)
 
@@ -256,13 +256,13 @@ class Functions:
         self._context.log_values[bytes_as_text(key)] = self._runtime.values.to_python(value)
 
     def log_values(self) -> LuaValue:
-        """All replaced values, by key; null for a value to remove."""
+        """All replaced values of the log, by key; null for a value to remove."""
         return self._runtime.values.to_lua(self._context.log_values)
 
     # -- Bodies --------------------------------------------------------------------------------------------------------
 
     def gzip(self, data: str) -> str:
-        """Data, compressed."""
+        """The compressed data."""
         return gzip.compress(data.encode("latin-1"), mtime=0).decode("latin-1")
 
     def gunzip(self, data: str) -> str:
@@ -281,7 +281,7 @@ class Functions:
     # -- Entities ------------------------------------------------------------------------------------------------------
 
     def entity_number(self, name: str) -> int | None:
-        """A number for the route, service, consumer or credential of the request; one entity has one number."""
+        """A number for the route, service, consumer or credential of the request; each entity has its own."""
         entity = self._entity(name)
         if entity is None:
             return None
@@ -289,7 +289,7 @@ class Functions:
         return id(entity)
 
     def entity_table(self, name: str) -> LuaValue:
-        """The same entity as a table."""
+        """The same entity, as a table."""
         return self._runtime.values.to_lua(self._entity(name), nulls=False)
 
     def _entity(self, name: str) -> Any:
@@ -299,11 +299,11 @@ class Functions:
         return getattr(context, name)
 
     def forget_entities(self) -> None:
-        """Let numbers be used again: Lua has dropped its tables."""
+        """Release all numbers, after Lua has dropped its tables."""
         self._numbered.clear()
 
     def authenticate(self, consumer: LuaValue, credential: LuaValue) -> None:
-        """Set who sent the request."""
+        """Set the consumer and the credential of the request."""
         to_python = self._runtime.values.to_python
         context = self._context
         context.consumer, context.credential = to_python(consumer), to_python(credential)
@@ -320,47 +320,47 @@ class Functions:
     # -- Time, log, node -----------------------------------------------------------------------------------------------
 
     def now(self) -> float:
-        """Seconds since 1970."""
+        """The time, in seconds since 1970."""
         return time.time()
 
     def parse_http_time(self, text: Any) -> int | None:
-        """Seconds since 1970 of an HTTP date."""
+        """The time of an HTTP date, in seconds since 1970."""
         try:
             return int(parsedate_to_datetime(str(text)).timestamp())
         except (ValueError, TypeError, IndexError):
             return None
 
     def log(self, level: int, message: str) -> None:
-        """Write a line; `level` is nginx's."""
+        """Log a line; `level` is nginx's."""
         self._runtime.log(LEVELS[int(level)] if 0 <= level < len(LEVELS) else LogLevel.INFO, bytes_as_text(message))
 
     def pid(self) -> int:
-        """Of this process."""
+        """The id of this process."""
         return os.getpid()
 
     def hostname(self) -> str:
-        """Of this machine."""
+        """The name of this machine."""
         return text_as_bytes(socket.gethostname())
 
     def node_id(self) -> str:
-        """The node's id, which stays the same while this process runs."""
+        """The node's id, which is constant while this process runs."""
         return NODE_ID
 
     def uuid(self) -> str:
-        """A random one."""
+        """A random UUID."""
         return str(uuid.uuid4())
 
     def memory(self) -> int:
-        """Bytes that the plugins of this thread use."""
+        """Bytes in use by the plugins of this thread."""
         return self._runtime.memory
 
     def getenv(self, name: str) -> str | None:
-        """A variable that plugins may see."""
+        """An environment variable that plugins may read."""
         value = self._environment.get(bytes_as_text(name))
         return None if value is None else text_as_bytes(value)
 
     def start_timer(self, seconds: float, number: int) -> None:
-        """Run a timer after so many seconds; Lua knows it by its number."""
+        """Run a timer of Lua, given by its number, after `seconds`."""
         self._runtime.start_timer(seconds, int(number))
 
     def find_module(self, name: str) -> tuple[Any, ...]:
@@ -368,7 +368,7 @@ class Functions:
         return self._modules.find(name)
 
     def append_to_file(self, path: str, data: str) -> bool:
-        """Append to a file, if plugins may."""
+        """Append to a file, if that is allowed. Returns whether it did."""
         return self._runtime.append_to_file(Path(bytes_as_text(path)), data.encode("latin-1"))
 
     def has_upstream(self, name: str) -> bool:
@@ -377,18 +377,18 @@ class Functions:
         return any(upstream.get("name") == wanted for upstream in self._runtime.entities.get("upstreams", ()))
 
     def enable_buffering(self) -> None:
-        """Ask for the whole response."""
+        """Request the whole response."""
         self._context.state["buffering"] = True
 
     def is_buffered(self) -> bool:
-        """Whether the whole body of upstream's response is there."""
+        """Whether the whole body of upstream's response is available."""
         context = self._context
         return context.phase == "response" or bool(context.service_response and context.service_response.body)
 
     # -- Text ----------------------------------------------------------------------------------------------------------
 
     def json_decode(self, text: str, with_arrays: bool) -> tuple[Any, ...]:
-        """A value, or ``None`` and the reason; and all arrays in it, if asked."""
+        """The value, or ``None`` and the reason. With `with_arrays`, also all arrays in it."""
         arrays: list[LuaValue] = []
         try:
             value = json.loads(text.encode("latin-1").decode("utf-8", "surrogateescape"), parse_constant=_no_constant)
@@ -413,41 +413,41 @@ class Functions:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     def encode_base64(self, text: Any, no_padding: bool = False) -> str:
-        """Base64, as in RFC 4648."""
+        """Text in base64 (RFC 4648)."""
         encoded = base64.b64encode(_text(text).encode("latin-1")).decode()
         return encoded.rstrip("=") if no_padding else encoded
 
     def decode_base64(self, text: str) -> bytes | None:
-        """Decoded base64; ``None`` if it is not base64."""
+        """The data of base64; ``None`` if the text is invalid."""
         try:
             return base64.b64decode(text.encode("latin-1") + b"=" * (-len(text) % 4), validate=True)
         except (binascii.Error, ValueError):
             return None
 
     def md5(self, text: str) -> str:
-        """In hexadecimal digits."""
+        """MD5, in hexadecimal digits."""
         return hashlib.md5(text.encode("latin-1"), usedforsecurity=False).hexdigest()
 
     def md5_bin(self, text: str) -> bytes:
-        """As bytes."""
+        """MD5, as bytes."""
         return hashlib.md5(text.encode("latin-1"), usedforsecurity=False).digest()
 
     def sha1_bin(self, text: str) -> bytes:
-        """As bytes."""
+        """SHA-1, as bytes."""
         return hashlib.sha1(text.encode("latin-1"), usedforsecurity=False).digest()
 
     def hmac_sha1(self, key: str, text: str) -> bytes:
-        """As bytes."""
+        """HMAC of SHA-1, as bytes."""
         return hmac.digest(key.encode("latin-1"), text.encode("latin-1"), "sha1")
 
     def crc32_short(self, text: str) -> int:
-        """CRC-32."""
+        """The CRC-32 of text."""
         return zlib.crc32(text.encode("latin-1"))
 
     crc32_long = crc32_short
 
     def quote_sql_str(self, text: str) -> str:
-        """Text quoted as in MySQL."""
+        """Text, quoted for MySQL."""
         return "'" + "".join(SQL.get(character, character) for character in text) + "'"
 
     def ip_matcher(self, networks: LuaValue) -> tuple[int | None, str | None]:
@@ -460,7 +460,7 @@ class Functions:
         return len(self._matchers) - 1, None
 
     def ip_matches(self, number: int, address: str, binary: bool) -> tuple[bool | None, str | None]:
-        """Whether an address is in one of the networks of such a number."""
+        """Whether an address is in one of the networks that a number stands for."""
         try:
             parsed = ipaddress.ip_address(address.encode("latin-1") if binary else address)
         except ValueError:
@@ -468,7 +468,7 @@ class Functions:
         return any(parsed in network for network in self._matchers[int(number)]), None
 
     def expanded_ipv6(self, address: str) -> str:
-        """All its digits."""
+        """An IPv6 address with all its digits."""
         return ipaddress.IPv6Address(address).exploded
 
     def ip_version(self, address: Any) -> int | None:
@@ -485,7 +485,7 @@ class Functions:
         return name in self._shared
 
     def shared_get_keys(self, name: str, most: int = 1024) -> LuaValue:
-        """Its keys."""
+        """The keys of a dictionary."""
         return self._runtime.table(self._shared[name].keys(int(most)))
 
     def _shared_method(self, method: str) -> Callable[..., Any]:
@@ -527,9 +527,9 @@ SQL = {
 
 
 def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that returns `FAILED` and the reason, instead of raising.
+    """Wrap a function, to return `FAILED` and the reason instead of raising.
 
-    lupa would hand the exception to Lua, and its traceback holds tables of a coroutine that may end first.
+    lupa would pass the exception to Lua; its traceback holds tables of a coroutine that may end first.
     """
 
     def answer(*arguments: Any) -> Any:
@@ -542,7 +542,7 @@ def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _text(value: Any) -> str:
-    """Text as Lua's `tostring` writes it."""
+    """Text of a value, as by Lua's `tostring`."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

@@ -22,7 +22,7 @@ class Modules:
         return any(path.is_file() for path in self._places(name.split(".")))
 
     def find(self, name: str) -> tuple[Any, ...]:
-        """Its source, its name for messages, and whether it is ours; or ``None`` and the reason."""
+        """A module's source, its name for messages, and whether it is ours; or ``None`` and the reason."""
         parts = name.split(".")
         if not all(parts) or any(character in name for character in "/\\\0"):
             return None, f"module '{name}' not found: this is not the name of a module"
@@ -34,7 +34,7 @@ class Modules:
         return None, f"module '{name}' not found: proxywasm_host has none of this name{looked}"
 
     def _places(self, parts: Sequence[str]) -> Iterator[Path]:
-        """Our file first; then ``kong/plugins/NAME``, as in Kong, or ``NAME``, in the folders that were named."""
+        """Our file first; then ``kong/plugins/NAME``, as in Kong, or ``NAME`` in the folders of plugins."""
         for folder in (LIBRARY, *self._folders):
             inside = [parts]
             if folder is not LIBRARY and tuple(parts[:2]) == ("kong", "plugins") and len(parts) > 2:

@@ -1,4 +1,4 @@
-"""Plugins in their folders: ``handler.lua``, ``schema.lua``, and ``daos.lua`` if they define entities."""
+"""Lua plugins in folders: ``handler.lua``, ``schema.lua``, and ``daos.lua`` if they define entities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LuaPlugin", "LuaPlugins"]
 
 
 class LuaPlugins:
-    """The Lua plugins of one thread, which share a runtime; it is replaced when its memory has run out."""
+    """The Lua plugins of one thread. They share a runtime, which is replaced when its memory has run out."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings = settings or Settings()
@@ -29,7 +29,7 @@ class LuaPlugins:
         return self._runtime
 
     def load(self, name: str) -> LuaPlugin:
-        """A plugin. Raises: ConfigError, if it does not exist, or its code fails, with Lua's message."""
+        """Load a plugin. Raises: ConfigError, if it does not exist or its code fails, with Lua's message."""
         if not self.runtime.modules.has(f"kong.plugins.{name}.handler"):
             folders = ", ".join(str(folder) for folder in self.settings.folders) or "no folder was named"
             raise ConfigError(
@@ -43,7 +43,7 @@ class LuaPlugins:
 
 
 class LuaConfig(dict[str, Any]):
-    """A checked configuration. It is always the same table, because plugins use it as a key."""
+    """A checked configuration. In Lua it is always the same table, because plugins use it as a key."""
 
     def __init__(self, values: Mapping[str, Any], runtime: Runtime, table: LuaValue) -> None:
         super().__init__(values)
@@ -72,7 +72,7 @@ class LuaPlugin:
         self._priority = int(priority) if isinstance(priority, (int, float)) else 0
         version = runtime.member(self._handler, "VERSION")
         self._version = bytes_as_text(version) if isinstance(version, str) else "0"
-        # Headers that were set before the response came are in it from ``header_filter`` on.
+        # In ``header_filter``, headers that were set before the response arrived are added to it.
         self._phases = frozenset({"header_filter", *self._functions})
 
     def __repr__(self) -> str:
@@ -95,7 +95,7 @@ class LuaPlugin:
 
     @property
     def phases(self) -> frozenset[str]:
-        """The phases that its handler has functions for, and ``header_filter``, to add headers set earlier."""
+        """The phases of its handler, and ``header_filter``, which adds headers that were set earlier."""
         return self._phases
 
     def check(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class LuaPlugin:
         """Run one phase. Raises (from the generator): PluginFailed."""
         runtime = self._load()
         if phase != "init_worker" and phase not in NEVER_WAIT and self._started not in {None, runtime}:
-            # Its runtime has been replaced.
+            # The runtime has been replaced.
             yield from self._call(runtime, "init_worker", None, None)
         if phase == "header_filter" and context is not None and context.response is not None:
             pending = runtime.pending_headers(context)
@@ -132,7 +132,7 @@ class LuaPlugin:
             yield from runtime.run(function, self._handler, argument, phase=phase, plugin=self.name, context=context)
 
     def _load(self) -> Runtime:
-        """The runtime, with this plugin loaded."""
+        """The current runtime, after loading this plugin into it."""
         runtime = self._plugins.runtime
         if self._runtime is not runtime:
             at = f"kong.plugins.{self.name}"

@@ -1,4 +1,4 @@
-"""``ngx.re``: PCRE, whose limit on backtracking ends a match that would take too long."""
+"""``ngx.re``: PCRE, with a limit on backtracking, which ends matches that would take too long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["all_matches", "search"]
 
 FLAGS = {"i": pcre2.IGNORECASE, "m": pcre2.MULTILINE, "s": pcre2.DOTALL, "x": pcre2.VERBOSE}
 NO_EFFECT = "joaduUJD"
-"""Options without effect: compiled expressions are always kept, ``a`` is another call, text is bytes."""
+"""Options without effect here: compiled expressions are always kept, ``a`` is another call, text is bytes."""
 
 
 @lru_cache(maxsize=1024)
@@ -31,7 +31,7 @@ def _compiled(pattern: str, options: str) -> Any:
 
 
 def _found(match: Any) -> dict[str, Any]:
-    """Positions as Lua counts them; ``False`` for a group that is not in the match."""
+    """A match with positions as in Lua; they are ``False`` for a group that has not matched."""
     spans = [match.span(group) for group in range(match.re.groups + 1)]
     return {
         "first": [start + 1 if start >= 0 else False for start, _ in spans],
@@ -45,7 +45,7 @@ def _message(error: Exception) -> str:
 
 
 def search(subject: str, pattern: str, options: str, position: int) -> tuple[dict[str, Any] | None, str | None]:
-    """The first match at or after a position (from 1), or the reason why there is none."""
+    """The first match at or after a position (from 1), if there is one; or ``None`` and an error as text."""
     try:
         compiled = _compiled(pattern, options)
         find = compiled.match if "a" in options else compiled.search
@@ -56,7 +56,7 @@ def search(subject: str, pattern: str, options: str, position: int) -> tuple[dic
 
 
 def all_matches(subject: str, pattern: str, options: str, limit: int) -> tuple[list[dict[str, Any]] | None, str | None]:
-    """All matches that do not overlap, at most `limit` if it is not 0; or an error as text."""
+    """All matches that do not overlap, at most `limit` if it is not 0; or ``None`` and an error as text."""
     found: list[dict[str, Any]] = []
     try:
         for match in _compiled(pattern, options).finditer(subject.encode("latin-1")):

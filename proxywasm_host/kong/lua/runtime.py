@@ -1,10 +1,10 @@
 """One LuaJIT for the plugins of a thread: a sandbox with limits, whose coroutines wait for effects.
 
 `sandbox.lua` removes everything that reaches outside (``io``, ``os.execute``, ``ffi``, ``debug``, bytecode, Python).
-Memory and a handler's processor time are limited. A function in C cannot be stopped, so patterns of Lua that may take
+Memory and a handler's processor time are limited. Because a function in C cannot be stopped, Lua patterns that may take
 long are matched in Lua (`patterns.lua`).
 
-lupa ties a Lua value that Python gets or makes while a coroutine runs to that coroutine, which may be freed first. So
+lupa ties a Lua value that Python gets or makes while a coroutine runs to this coroutine, which may be freed first. So
 Python keeps no such value, and no exception whose traceback holds one.
 """
 
@@ -42,35 +42,35 @@ PATTERNS = (Path(__file__).parent / "patterns.lua").read_text()
 OUT_OF_MEMORY = "not enough memory"
 """LuaJIT's message for an allocation beyond the limit."""
 NEVER_WAIT = frozenset({"header_filter", "body_filter"})
-"""Phases that may not yield effects; timers that they start wait for another one."""
+"""Phases that may not yield effects; timers that they start wait for another phase."""
 PENDING_HEADERS = "response headers"
-"""The key in `Context.state` of headers that were set before there was a response."""
+"""The key in `Context.state` of headers that plugins set before the response arrives."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the plugins of a thread."""
+    """The settings of a thread's plugins."""
 
     folders: Sequence[Path] = ()
     """Folders of plugins (``kong/plugins/NAME`` or ``NAME`` in them) and of modules that they `require`."""
     memory: int | None = 256 << 20
-    """Bytes that all plugins together may use. Kong has no limit."""
+    """Most bytes of memory for all plugins together. Kong has no limit."""
     handler_time: float | None = 1.0
     """Processor time in seconds that one phase of one plugin may use; waiting is not counted. With a limit, Lua is
     interpreted, because compiled code cannot be stopped; without one, LuaJIT compiles."""
     writable: Sequence[Path] = ()
-    """Files that plugins may add to, or folders with them; Kong's plugin ``file-log`` needs it."""
+    """Files, or folders of files, that plugins may append to; Kong's plugin ``file-log`` needs it."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """What ``os.getenv`` shows."""
+    """The variables for ``os.getenv``."""
     shared: SharedDictionaries = field(default_factory=SharedDictionaries)
-    """``ngx.shared``; give the same object to all threads that share it."""
+    """``ngx.shared``; threads that share it need the same object."""
     log: Log | None = None
-    """Takes lines that belong to no request: those of ``init_worker`` and timers."""
+    """Gets the lines that belong to no request: those of ``init_worker`` and timers."""
 
 
 @dataclass(slots=True)
 class Call:
-    """One run of a phase, a timer or the like."""
+    """One run of a phase or a timer."""
 
     phase: str
     plugin: str
@@ -78,7 +78,7 @@ class Call:
     state: LuaValue
     timers: list[StartTimer] = field(default_factory=list)
     connections: dict[int, object] = field(default_factory=dict)
-    """Open connections, by the numbers that Lua has for them."""
+    """Open connections, by their numbers in Lua."""
 
 
 def _no_attributes(_object: object, name: object, _setting: object) -> None:
@@ -91,9 +91,9 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.spent = False
-        """Whether memory ran out. Its state may be broken then, so new requests need another runtime."""
+        """Whether memory has run out. The state may be broken then, so new requests need another runtime."""
         self.entities: Mapping[str, Sequence[Entity]] = {}
-        """Entities of the configuration that was seen last."""
+        """Entities of the latest configuration."""
         self._waiting_timers: list[StartTimer] = []
         self._lua = lua = lupa.LuaRuntime(
             encoding="latin-1",
@@ -115,12 +115,12 @@ class Runtime:
         self.member, self.null = inside["member"], inside["null"]
         self.values = Values(lua.table_from, lupa.lua_type, self.null)
         self.call = Call("init_worker", "", None, None)
-        """The call that runs, or ran last."""
+        """The call that runs, or that ran last."""
         self.require("kong.globals")
 
     @staticmethod
     def lua_type(value: LuaValue) -> str | None:
-        """The Lua type of a value that has no form in Python; ``None`` for other values."""
+        """The Lua type of a value that Python cannot represent; ``None`` for other values."""
         kind: str | None = lupa.lua_type(value)
         return kind
 
@@ -133,7 +133,7 @@ class Runtime:
     # -- Modules -------------------------------------------------------------------------------------------------------
 
     def require(self, name: str) -> LuaValue:
-        """A module. Raises: PluginFailed, with Lua's message and traceback."""
+        """Load a module. Raises: PluginFailed, with Lua's message and traceback."""
         return self.run_now(self._require, name)
 
     # -- Running -------------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class Runtime:
     def run(
         self, function: LuaValue, *arguments: Any, phase: str, plugin: str = "", context: Context | None = None
     ) -> Generator[Effect, Any, Any]:
-        """Run a function of Lua. Returns its first result, ``None`` if it ended with ``kong.response.exit``.
+        """Run a function of Lua. Returns its first result; ``None`` after ``kong.response.exit``.
 
         Raises: PluginFailed, with the traceback.
         """
@@ -186,7 +186,7 @@ class Runtime:
         raise PluginFailed(f"code outside of requests may not wait, as it does with {effect}")
 
     def _go_on(self, call: Call, function: LuaValue, go_on: LuaValue, arguments: Sequence[Any]) -> tuple[Any, ...]:
-        """Call a function, or resume a coroutine: what resumes it next, what happened, and the values of that."""
+        """Call a function, or resume its coroutine. Returns what resumes it next, the outcome, and its values."""
         previous, self.call = self.call, call
         context, state = call.context, call.state
         try:
@@ -218,7 +218,7 @@ class Runtime:
         return state
 
     def _take_in(self, context: Context, state: LuaValue) -> None:
-        """Copy what others wrote to ``kong.ctx.shared`` into Lua."""
+        """Copy entries of ``kong.ctx.shared`` that others have set into Lua."""
         exported = context.state.setdefault((self, "shared"), {})
         for key, value in context.shared.items():
             if key not in exported or exported[key] != value:
@@ -226,7 +226,7 @@ class Runtime:
                 self._share(state, self.values.to_lua(key), self.values.to_lua(value))
 
     def _give_out(self, context: Context, state: LuaValue) -> None:
-        """Copy what Lua wrote to ``kong.ctx.shared`` to the context; functions and the like stay in Lua."""
+        """Copy Lua's entries of ``kong.ctx.shared`` to the context; functions and the like stay in Lua."""
         shared = self._shared_of(state)
         found: dict[str, Any] = {}
         for key, value in shared.items() if shared is not None else ():
@@ -239,28 +239,28 @@ class Runtime:
 
     @staticmethod
     def pending_headers(context: Context) -> Headers:
-        """Headers that were set before the response came."""
+        """The headers that plugins set before the response arrives."""
         headers = context.state.get(PENDING_HEADERS)
         if headers is None:
             headers = context.state[PENDING_HEADERS] = Headers([])
         found: Headers = headers
         return found
 
-    # -- Requests of Lua -----------------------------------------------------------------------------------------------
+    # -- Called by Lua -------------------------------------------------------------------------------------------------
 
     def start_timer(self, seconds: float, number: int) -> None:
-        """Run a timer after so many seconds."""
+        """Run a timer of Lua after `seconds`."""
         run = self.run(self._run_timer, number, phase="timer", plugin=self.call.plugin)
         self.call.timers.append(StartTimer(seconds, run))
 
     def log(self, level: LogLevel, message: str) -> None:
-        """Write a line."""
+        """Log a line of the current call."""
         log = self.call.context.log if self.call.context else self.settings.log
         if log is not None:
             log(level, message)
 
     def append_to_file(self, path: Path, data: bytes) -> bool:
-        """Append to a file, if plugins may. Returns: whether it did."""
+        """Append to a file, if that is allowed. Returns whether it did."""
         try:
             real = path.resolve()
             allowed = [folder.resolve() for folder in self.settings.writable]

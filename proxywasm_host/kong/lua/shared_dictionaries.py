@@ -1,5 +1,7 @@
-"""``ngx.shared``: dictionaries that all threads of a process share. Entries may expire; a full dictionary drops those
-that were not used for the longest time."""
+"""``ngx.shared``: dictionaries that all threads of a process share.
+
+Entries may expire; a full dictionary drops the least recently used ones.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ DEFAULT_SIZES: Mapping[str, int] = {
 """Kong's dictionaries and their sizes in bytes, as in its template for nginx."""
 
 OVERHEAD = 64
-"""Bytes that an entry costs beside its key and value; about as many as in nginx."""
+"""Bytes of an entry in addition to its key and value; about as many as in nginx."""
 
 
 @dataclass(slots=True)
@@ -40,10 +42,10 @@ class _Entry:
 
 
 class SharedDictionary:
-    """One dictionary. Its methods are those of ``ngx.shared.DICT``, with the same results."""
+    """One dictionary, with the methods and results of ``ngx.shared.DICT``."""
 
     def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`capacity` in bytes."""
+        """`capacity` is in bytes."""
         self.capacity_ = capacity
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -251,7 +253,7 @@ class SharedDictionaries:
     """All dictionaries of a process, by name. Several threads may use it."""
 
     def __init__(self, sizes: Mapping[str, int] = DEFAULT_SIZES) -> None:
-        """`sizes` are bytes by name; other dictionaries do not exist."""
+        """`sizes` are bytes, by name of the dictionary."""
         self._dictionaries = {name: SharedDictionary(size) for name, size in sizes.items()}
 
     def __getitem__(self, name: str) -> SharedDictionary:

@@ -1,6 +1,6 @@
-"""Values between Python and Lua.
+"""Conversion of values between Python and Lua.
 
-Strings of the runtime are `str` with one character for each byte; configurations are text, which Lua sees as UTF-8.
+Strings of the runtime are `str` with one character for each byte; configurations are text, which is UTF-8 in Lua.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["LuaValue", "Values", "bytes_as_text", "text_as_bytes"]
 LuaValue = Any
 
 MAX_DEPTH = 100
-"""How deep tables may be nested: a table may contain itself."""
+"""Most levels of nested tables: a table may contain itself."""
 
 
 def text_as_bytes(text: str) -> str:
@@ -27,7 +27,7 @@ def bytes_as_text(string: str) -> str:
 
 
 class Values:
-    """Converts values that JSON can hold to Lua and back. Lua's ``null`` is Python's ``None``."""
+    """Converts values that JSON can represent to Lua and back. Lua's ``null`` is Python's ``None``."""
 
     def __init__(
         self, table: Callable[[Any], LuaValue], lua_type: Callable[[LuaValue], str | None], null: LuaValue
@@ -50,7 +50,7 @@ class Values:
         raise TypeError(f"a {type(value).__name__} has no form in Lua")
 
     def to_python(self, value: LuaValue, depth: int = 0) -> Any:
-        """A value for Python: text, numbers, lists and dicts. Raises: ValueError, for one that JSON cannot hold."""
+        """A value for Python: text, numbers, lists and dicts. Raises: ValueError, if JSON cannot represent it."""
         if isinstance(value, str):
             return bytes_as_text(value)
         if value is None or isinstance(value, (bool, int, float)):

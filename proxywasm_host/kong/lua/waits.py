@@ -1,7 +1,7 @@
-"""The operations that Lua waits for: each yields one effect, and returns the results for the coroutine.
+"""The operations that Lua waits for. Each yields one effect, and returns the results for the coroutine.
 
-They get the open connections of this run, by the numbers that Lua has for them, and a function that makes tables. As
-in OpenResty a failure is ``nil`` and a word that says why; nothing is raised in Lua.
+They get the open connections of this run, by their numbers in Lua, and a function that makes tables. As in OpenResty, a
+failure is ``nil`` and a word for the reason; nothing is raised in Lua.
 """
 
 from __future__ import annotations

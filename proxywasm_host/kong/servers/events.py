@@ -8,23 +8,23 @@ from typing import Any, Protocol, Union
 __all__ = ["MALFORMED", "Called", "Done", "Event", "PluginServerError", "Refused", "ServerProtocol", "Started"]
 
 MALFORMED = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
-"""What reading a message raises that has not the form, or the depth, that it should."""
+"""Exceptions of reading a message that is malformed or nested too deeply."""
 
 
 class PluginServerError(Exception):
-    """A server sent a message that its protocol does not have."""
+    """A server has sent an invalid message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """An instance of a plugin was started with its configuration; this is its number."""
+    """An instance of a plugin has been started; this is its number."""
 
     instance: int
 
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The plugin calls a function of the PDK; text among the arguments has one character for each byte."""
+    """The plugin calls a function of the PDK. Text in the arguments has one character for each byte."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -46,24 +46,24 @@ Event = Union[Started, Called, Done, Refused]
 
 
 class ServerProtocol(Protocol):
-    """One connection: turns requests into bytes and received bytes into events. It has one request under way."""
+    """Turns requests of one connection into bytes, and received bytes into events. One request at a time."""
 
     def start_instance(self, plugin: str, config: str) -> bytes:
-        """Ask for an instance; `config` is JSON. Answered by `Started` or `Refused`."""
+        """Request an instance; `config` is JSON. The answer is `Started` or `Refused`."""
         ...
 
     def handle_event(self, instance: int, phase: str) -> bytes:
-        """Ask for a phase to be run. Answered by `Called`, `Done` or `Refused`."""
+        """Request a phase. The answer is `Called`, `Done` or `Refused`."""
         ...
 
     def answer(self, method: str, result: Any) -> bytes:
-        """Give the result of the called function. Answered as `handle_event`."""
+        """Return the result of the called function. The answer is as to `handle_event`."""
         ...
 
     def answer_error(self, method: str, message: str) -> bytes:
-        """Say that the called function has failed."""
+        """Report that the called function has failed. The answer is as to `handle_event`."""
         ...
 
     def feed(self, data: bytes) -> Event | None:
-        """The server's message, once all of it has come. Raises: PluginServerError."""
+        """The server's message, once all of it has arrived. Raises: PluginServerError."""
         ...

@@ -19,7 +19,7 @@ __all__ = ["MessagePack"]
 MOST = 64 << 20
 """Most bytes of a message."""
 MOST_NOTICES = 1000
-"""Most notices before an answer: who reads them has others to serve."""
+"""Most notices before an answer: their reader has other work, too."""
 MOST_VALUES = 1 << 17
 """Most values in lists and maps of a message: each takes about a microsecond and 140 bytes."""
 STEPS = {
@@ -36,11 +36,11 @@ STEPS = {
         "StepMultiMap",
     ),
 }
-"""Methods whose results have a special type."""
+"""The types of `Step` for methods whose results have a special one."""
 
 
 class MessagePack:
-    """One connection."""
+    """The protocol of one connection."""
 
     def __init__(self) -> None:
         self._read_values = read = [0]
@@ -72,20 +72,20 @@ class MessagePack:
         return packed
 
     def start_instance(self, plugin: str, config: str) -> bytes:
-        """Ask for an instance."""
+        """Request an instance."""
         self._starting = True
         return self._call("StartInstance", {"Name": plugin, "Config": config})
 
     def handle_event(self, instance: int, phase: str) -> bytes:
-        """Ask for a phase to be run."""
+        """Request a phase."""
         return self._call("HandleEvent", {"InstanceId": instance, "EventName": phase})
 
     def answer(self, method: str, result: Any) -> bytes:
-        """Give the result of a function of the PDK."""
+        """Return the result of a function of the PDK."""
         return self._call(STEPS.get(method, "Step"), {"EventId": self._event, "Data": _out(result)})
 
     def answer_error(self, method: str, message: str) -> bytes:
-        """Say that a function of the PDK has failed."""
+        """Report that a function of the PDK has failed."""
         return self._call("StepError", {"EventId": self._event, "Data": message})
 
     def feed(self, data: bytes) -> Event | None:
@@ -131,7 +131,7 @@ def _in(value: Any) -> Any:
 
 
 def _out(value: Any) -> Any:
-    """Bytes that are UTF-8 go as text, others as bytes."""
+    """A value to send: bytes that are UTF-8 become text, others stay bytes."""
     if isinstance(value, str):
         raw = value.encode("latin-1", "replace")
         try:

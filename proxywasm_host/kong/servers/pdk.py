@@ -18,7 +18,7 @@ from proxywasm_host.kong.namespaces import variable
 __all__ = ["FUNCTIONS", "TERMINAL", "serialize"]
 
 TERMINAL = frozenset({"kong.response.exit", "kong.response.error"})
-"""Functions that end the request, so that they get no answer."""
+"""Functions that end the request and get no answer."""
 MOST_ARGUMENTS = 1000
 LEVELS = {
     **dict.fromkeys(("emerg", "alert", "crit"), LogLevel.CRITICAL),
@@ -84,7 +84,7 @@ def _request(context: Context) -> Headers:
 
 
 def _response(context: Context) -> Headers:
-    """Headers of the response; before it comes, those that will be added to it."""
+    """Headers of the response; before it arrives, those that will be added to it."""
     if context.response is None:
         pending: Headers = context.state.setdefault(PENDING_HEADERS, Headers([]))
         return pending

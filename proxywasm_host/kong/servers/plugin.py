@@ -1,4 +1,4 @@
-"""A plugin of a plugin server, as the gateway sees it."""
+"""The gateway's interface to a plugin of a plugin server."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from proxywasm_host.kong.servers.pool import Ask, Connection, Said
 __all__ = ["ServerPlugin"]
 
 PHASES = frozenset({"rewrite", "access", "response", "log", "preread"})
-"""The phases that a server can be asked for."""
+"""The phases that a server can run."""
 OF_STREAMS = (
     *("kong.client.", "kong.ctx.", "kong.ip.", "kong.log", "kong.nginx.", "kong.node.", "kong.router."),
     "kong.response.exit",
 )
-"""How the names of functions begin that a connection has, which has no request."""
+"""Prefixes of the functions that plugins may call for a connection, which has no request."""
 NO_INSTANCE = "no plugin instance"
-"""How a server's refusal begins when it does not know the instance any more (Kong's own rule)."""
+"""Beginning of a server's refusal if it no longer has the instance (Kong's own rule)."""
 
 
 class ServerPlugin:
-    """One plugin. Instances are kept by configuration, for as long as the server lives."""
+    """One plugin. It keeps the server's instances by configuration, while the server runs."""
 
     def __init__(self, server: str, info: Mapping[str, Any]) -> None:
         """`info` is the output of the server's query command. Raises: ConfigError."""
@@ -44,14 +44,14 @@ class ServerPlugin:
             raise ConfigError(f"plugin server {server}: cannot read its description of a plugin: {error!r}") from None
         self._instances: dict[tuple[int, str], int] = {}
         self._starting: dict[str, Signal] = {}
-        """Instances that are being started, by configuration: whoever else wants one waits for it."""
+        """Instances that are being started, by configuration; other runs wait for them."""
 
     def check(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration with its defaults. Raises: ConfigError."""
         return check_record(self._fields, config, "config")
 
     def run(self, phase: str, context: Context | None, config: Any) -> Run:
-        """Run one phase: the server names the functions that it calls, and gets their results."""
+        """Run one phase: the server calls functions of the PDK by name, and gets their results."""
         if context is None:
             return
         text = json.dumps(config, sort_keys=True)
@@ -74,14 +74,14 @@ class ServerPlugin:
             return
 
     def _begin(self, phase: str, config: str) -> Generator[Any, Any, tuple[Connection, Any]]:
-        """Begin an event; an instance is started first if there is none."""
+        """Begin an event, and start an instance first if there is none."""
         while True:
             newest = max((epoch for epoch, text in self._instances if text == config), default=None)
             if newest is not None:
                 said: Said = yield self._ask(None, "handle_event", self._instances[newest, config], phase)
                 if said.connection.epoch == newest:
                     return said.connection, said.event
-                said.connection.close()  # a number from before the server was started again
+                said.connection.close()  # the instance belongs to an earlier start of the server
                 self._instances.pop((newest, config), None)
             elif config in self._starting:
                 failure = yield Wait(self._starting[config])
@@ -95,7 +95,7 @@ class ServerPlugin:
                 return said.connection, said.event
 
     def _start(self, config: str) -> Generator[Any, Any, Said]:
-        """Start an instance, for all who wait for it. They share its failure: none waits for a time-out anew."""
+        """Start an instance for all runs that wait for it. They share a failure, so none waits for another time-out."""
         started = self._starting[config] = Signal()
         failure: str | None = None
         try:
@@ -116,7 +116,7 @@ class ServerPlugin:
         return ServerCall(self._server, Ask(connection, method, arguments))
 
     def _handle(self, connection: Connection, event: Any, context: Context) -> Run:
-        """Answer the plugin's calls, until it is done or ends the request."""
+        """Answer the plugin's calls until it has finished or ended the request."""
         while isinstance(event, Called):
             method, arguments = event.method, event.arguments
             if method == "kong.request.get_raw_body":
@@ -137,7 +137,7 @@ class ServerPlugin:
                 said = yield self._ask(connection, "answer_error", method, str(error))
             else:
                 if method in TERMINAL:
-                    connection.close()  # it is never answered, as in Kong
+                    connection.close()  # as in Kong, it is never answered
                     return
                 said = yield self._ask(connection, "answer", method, result)
             event = said.event

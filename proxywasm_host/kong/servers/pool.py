@@ -1,6 +1,6 @@
-"""Connections to one plugin server. One request is under way on each: some servers cannot take two at once.
+"""Connections to one plugin server. Each carries one request at a time: some servers cannot handle two.
 
-`Pool` waits for nothing: `AsyncPool` waits in an event loop, `BlockingPool` in its thread,
+`Pool` never waits. `AsyncPool` waits in an event loop, `BlockingPool` in its thread,
 `proxywasm_host.kong.driver` in a thread of the data plane.
 """
 
@@ -33,14 +33,14 @@ __all__ = [
 
 CHUNK = 65536
 WAIT_FOR_START = 10.0
-"""Seconds within which a server must listen."""
+"""Seconds within which a server must begin to listen."""
 RETRY = 0.02
 TIMEOUT = 60.0
 """Seconds within which a server must answer."""
 LEFT = 1.0
-"""Seconds that an event loop waits for an answer that nobody wants any more."""
+"""Seconds that an event loop waits for the answer to a cancelled request."""
 IDLE = 64
-"""Idle connections that are kept."""
+"""Most idle connections that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The answer: the server's message, and the connection, on which the request continues unless it has ended."""
+    """The server's message, and the connection on which the request continues, unless it has ended."""
 
     connection: Connection
     event: Event
@@ -64,10 +64,10 @@ class Connection:
     """A connection, which carries one event at a time."""
 
     def __init__(self, pool: Pool) -> None:
-        """Raises: OSError, if nobody listens, or too many wait for it."""
+        """Connect. Raises: OSError, if no server listens, or too many connections wait for it."""
         self.protocol = pool.protocol()
         self.epoch = pool.epoch
-        """Counts starts of the server: numbers of instances are valid until the next one."""
+        """Number of the server's start: numbers of instances are valid until the next one."""
         self._pool = pool
         self._unsent = memoryview(b"")
         self.socket = socket.socket(socket.AF_UNIX)
@@ -79,19 +79,19 @@ class Connection:
             raise
 
     def begin(self, method: str, arguments: tuple[Any, ...]) -> bool:
-        """Send a message. Returns whether all of it is sent; `send` sends the rest. Raises: OSError."""
+        """Send a message. Returns whether all of it was sent; `send` sends the rest. Raises: OSError."""
         self._unsent = memoryview(getattr(self.protocol, method)(*arguments))
         return self.send()
 
     def send(self) -> bool:
-        """Send as much of the rest as the socket takes; returns whether that was all. Raises: OSError."""
+        """Send as much of the rest as the socket accepts. Returns whether that was all. Raises: OSError."""
         with suppress(BlockingIOError):
             while self._unsent:
                 self._unsent = self._unsent[self.socket.send(self._unsent) :]
         return not self._unsent
 
     def receive(self) -> Event | None:
-        """The server's message, once all of it has come. Reads all available bytes.
+        """Read the available bytes. Returns the server's message once all of it has arrived.
 
         Raises: OSError, PluginServerError.
         """
@@ -104,7 +104,7 @@ class Connection:
         return None
 
     def close(self) -> None:
-        """Close it, even during an event, which the server then forgets."""
+        """Close the connection, even during an event, which the server then drops."""
         self._pool.close_one(self)
 
 
@@ -123,7 +123,7 @@ class Pool:
         return connection in self._all
 
     def connected(self) -> tuple[Connection, bool]:
-        """A free connection, and whether it is new. Raises: OSError, if nobody listens."""
+        """A free connection, and whether it is new. Raises: OSError, if no server listens."""
         while self._free:
             connection = self._free.pop()
             if connection in self._all:
@@ -135,7 +135,7 @@ class Pool:
         return connection, True
 
     def said(self, connection: Connection, event: Event) -> Said:
-        """Note a message of the server: at the end of an event its connection is free."""
+        """Note a message of the server: the end of an event frees its connection."""
         if isinstance(event, (Done, Refused)):
             if connection.epoch == self.epoch and len(self._free) < IDLE and not self._closed:
                 self._free.append(connection)
@@ -151,7 +151,7 @@ class Pool:
             self.close_one(connection)
 
     def failed(self, connection: Connection, error: BaseException) -> None:
-        """Drop a connection that cannot be used any more."""
+        """Drop a connection that has failed."""
         gone = isinstance(error, OSError) and not isinstance(error, TimeoutError)
         if gone and connection.epoch == self.epoch:
             self.epoch += 1  # the server may have been started again
@@ -162,25 +162,25 @@ class Pool:
         if connection in self._all:
             self._all.discard(connection)
             with suppress(OSError):
-                connection.socket.shutdown(socket.SHUT_RDWR)  # for whoever watches it
+                connection.socket.shutdown(socket.SHUT_RDWR)  # wakes the code that watches the socket
             connection.socket.close()
 
     def close(self, but: Container[Connection] = ()) -> None:
-        """Close all connections except these, which are closed when their events end."""
+        """Close all connections but these, which are closed when their events end."""
         self._closed = True
         for connection in [connection for connection in self._all if connection not in but]:
             self.close_one(connection)
 
 
 class AsyncPool:
-    """Asks a plugin server in an event loop."""
+    """Calls a plugin server in an event loop."""
 
     def __init__(self, path: str, protocol: Callable[[], ServerProtocol], timeout: float = TIMEOUT) -> None:
         self.pool = Pool(path, protocol)
         self._timeout = timeout
 
     async def __call__(self, ask: Ask) -> Said:
-        """Perform an `Ask`. Raises: OSError, TimeoutError, PluginServerError; the connection is closed then."""
+        """Perform an `Ask`. Raises: OSError, TimeoutError, PluginServerError; these close the connection."""
         connection = ask.connection or await self._connected()
         try:
             with anyio.fail_after(self._timeout):
@@ -220,7 +220,7 @@ async def _received(connection: Connection) -> Event:
 
 
 class BlockingPool:
-    """Asks a plugin server, and blocks its thread until there is an answer."""
+    """Calls a plugin server, and blocks its thread until the answer."""
 
     def __init__(self, path: str, protocol: Callable[[], ServerProtocol], timeout: float = TIMEOUT) -> None:
         self.pool = Pool(path, protocol)
@@ -256,7 +256,7 @@ class BlockingPool:
 
 
 def _wait(connection: Connection, what: int, until: float) -> None:
-    """Raises: TimeoutError."""
+    """Wait until the socket is ready. Raises: TimeoutError."""
     poll = select.poll()
     poll.register(connection.socket, what)
     if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
@@ -264,7 +264,7 @@ def _wait(connection: Connection, what: int, until: float) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """Why a server could not be asked, in a few words."""
+    """The reason for a failed call, in a few words."""
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, (PluginServerError, ConnectionError)) and str(error):

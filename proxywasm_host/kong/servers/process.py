@@ -1,6 +1,6 @@
 """Plugin servers as processes: queries them for their plugins, starts them, and replaces those that end.
 
-Environment variables describe a server, under the names of ``kong.conf`` in capitals and after ``KONG_``:
+Environment variables describe a server; they are the settings of ``kong.conf``, in capitals and after ``KONG_``:
 ``pluginserver_names``, ``pluginserver_<name>_socket``, ``…_start_cmd``, ``…_query_cmd``.
 """
 
@@ -33,9 +33,9 @@ PROTOCOLS: dict[str, type[ServerProtocol]] = {"MsgPack:1": MessagePack, "ProtoBu
 QUERY = 60.0
 """Seconds that a query command may take."""
 RESTART = 1.0
-"""Seconds between two starts, at least."""
+"""Least seconds between two starts."""
 MARK = "PROXYWASM_PLUGIN_SERVER"
-"""Variable in the environment of a server, by which it is known: its socket."""
+"""Variable in the environment of a server that identifies it, by its socket."""
 END = 5.0
 """Seconds within which a server must end."""
 logger = logging.getLogger("proxywasm_host.kong")
@@ -43,7 +43,7 @@ logger = logging.getLogger("proxywasm_host.kong")
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """The settings of a server in the environment."""
+    """The settings of one server, from the environment."""
 
     name: str
     socket: str
@@ -72,7 +72,7 @@ class PluginServer:
     """One server: lists its plugins, and runs from `start` to `stop` in one of our processes."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """List its plugins. Raises: ConfigError."""
+        """Query the plugins of the server. Raises: ConfigError."""
         self.settings = settings
         self.name = settings.name
         self.socket = settings.socket
@@ -97,7 +97,7 @@ class PluginServer:
         self._blocking: BlockingPool | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For another of our processes: what the server has said of itself."""
+        """The result of the query, for another of our processes."""
         return _known, (self.settings, self.socket, self.protocol, self.plugins)
 
     def _query(self) -> Any:
@@ -121,12 +121,12 @@ class PluginServer:
 
     @property
     def pid(self) -> int | None:
-        """The id of its process, if it runs and is ours."""
+        """The id of the server's process, if it runs in this process."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
     def start(self) -> None:
-        """Start it, unless it is started elsewhere: by hand, or by another of our processes."""
+        """Start the server, unless it is started by hand; another of our processes may already run it."""
         if self.settings.start_cmd is not None and self._thread is None:
             self._stopping.clear()
             self._thread = threading.Thread(target=self._run, name=f"pluginserver-{self.name}", daemon=True)
@@ -149,7 +149,7 @@ class PluginServer:
                 self._stopping.wait(max(0.0, RESTART - (time.monotonic() - began)))
 
     def _end_orphan(self, lock: BinaryIO) -> None:
-        """End the server of a process of ours that was killed: not every server notices that nobody is there."""
+        """End the server of a killed process of ours: not every server notices that."""
         lock.seek(0)
         said = lock.read()
         with suppress(OSError, ValueError):
@@ -158,7 +158,7 @@ class PluginServer:
                 os.kill(pid, signal.SIGTERM)
 
     def _once(self, lock: BinaryIO) -> None:
-        """Start it, and log its output until it ends."""
+        """Start the server, and log its output until it ends."""
         command = shlex.split(self.settings.start_cmd or "")
         try:
             process = subprocess.Popen(  # noqa: S603 - the configuration's own command
@@ -187,13 +187,14 @@ class PluginServer:
             logger.error("plugin server %s (pid %d) ended with %d: starting it again", self.name, process.pid, status)
 
     def ask(self, ask: Ask) -> Said:
-        """Ask it, and wait for the answer. In one thread. Raises: OSError, TimeoutError, PluginServerError."""
+        """Call the server (from one thread), and wait for the answer. Raises: OSError, TimeoutError,
+        PluginServerError."""
         if self._blocking is None:
             self._blocking = BlockingPool(self.socket, self.protocol)
         return self._blocking(ask)
 
     def stop(self) -> None:
-        """End its process, and the connections of `ask`. It can be started again."""
+        """End the server, and close the connections of `ask`. It can be started again."""
         if self._blocking is not None:
             self._blocking.pool.close()
             self._blocking = None

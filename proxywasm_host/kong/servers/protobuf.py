@@ -1,8 +1,10 @@
 """ProtoBuf:1, the protocol of Kong's PDK for Go: frames over a Unix socket.
 
-A frame is a size (32 bits, little endian) and so many bytes. A call is a frame with ``RpcCall``. While an event is
-handled, the server sends pairs of frames, the name of a function of the PDK and its argument, each of which is answered
-by a frame with the result; an empty frame ends them, and ``RpcReturn`` follows. On an error the server hangs up.
+A frame is a size (32 bits, little endian) and this number of bytes. A call is a frame with ``RpcCall``. While an event
+is
+handled, the server sends pairs of frames: the name of a function of the PDK, and its argument. Each pair is answered by
+a
+frame with the result. An empty frame ends them, and ``RpcReturn`` follows. After an error the server hangs up.
 
 Source: ``pluginsocket.proto`` and ``kong/runloop/plugin_servers/pb_rpc.lua``.
 """
@@ -142,7 +144,7 @@ ARGUMENTS: dict[str, Callable[[bytes], tuple[Any, ...]]] = {
 
 
 def _entity_out(*names: tuple[int, str]) -> Callable[[Any], bytes]:
-    """An entity: text, numbers and lists of text."""
+    """A function that encodes an entity: text, numbers and lists of text."""
 
     def out(entity: Any) -> bytes:
         found = []
@@ -259,13 +261,13 @@ TYPES: dict[str, tuple[str, str]] = {
 
 
 class ProtoBuf:
-    """One connection."""
+    """The protocol of one connection."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._sequence = 0
         self._awaits = "return"
-        """The next frame: ``return``, ``method``, ``argument``, or the return that ends an event (``end``)."""
+        """The expected frame: ``return``, ``method``, ``argument``, or the return that ends an event (``end``)."""
         self._method = ""
 
     def _call(self, command: int, message: bytes) -> bytes:
@@ -273,22 +275,22 @@ class ProtoBuf:
         return framed(field(1, self._sequence) + field(command, message))
 
     def start_instance(self, plugin: str, config: str) -> bytes:
-        """Ask for an instance."""
+        """Request an instance."""
         self._awaits = "return"
         return self._call(START_INSTANCE, field(1, plugin) + field(2, config))
 
     def handle_event(self, instance: int, phase: str) -> bytes:
-        """Ask for a phase to be run."""
+        """Request a phase."""
         self._awaits = "method"
         return self._call(HANDLE_EVENT, field(1, instance) + field(2, phase))
 
     def answer(self, method: str, result: Any) -> bytes:
-        """Give the result of a function of the PDK."""
+        """Return the result of a function of the PDK."""
         self._awaits = "method"
         return framed(RESULTS[TYPES[method.removeprefix("kong.")][1]](result))
 
     def answer_error(self, method: str, message: str) -> bytes:
-        """Say that a function of the PDK has failed: the protocol can only say it with an empty result."""
+        """Report that a function of the PDK has failed: the protocol has only an empty result for it."""
         self._awaits = "method"
         return framed(b"")
 
