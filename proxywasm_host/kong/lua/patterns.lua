@@ -1,15 +1,15 @@
--- Limits the time of Lua's patterns. No hook is called while `string.find` and the like run, and the time of a pattern
--- such as ".-.-.-x" grows with a power of the text's length. So a pattern that may take more than BUDGET steps is matched
--- here instead, in Lua, which can be stopped; all others are left to LuaJIT. Results and messages are the same.
+-- Limits the time of Lua's patterns. While `string.find` and the like run, no hook is called, and the time of a pattern
+-- such as ".-.-.-x" grows with a power of the text's length. So a pattern that may take more than BUDGET steps is
+-- matched here, in Lua, which can be stopped; LuaJIT matches all others. Results and messages are the same.
 local native = { find = string.find, match = string.match, gmatch = string.gmatch, gsub = string.gsub }
 local native_find, native_match, native_gmatch, native_gsub = native.find, native.match, native.gmatch, native.gsub
 local byte, char, sub, len = string.byte, string.char, string.sub, string.len
 local error, type, tostring, tonumber, pairs, unpack, concat, huge =
   error, type, tostring, tonumber, pairs, unpack, table.concat, math.huge
 
-local BUDGET = 1e8 -- some tenths of a second
+local BUDGET = 1e8 -- a few tenths of a second
 local MAX_CAPTURES, MAX_DEPTH = 32, 200
-local REMEMBERED, SHORT = 1024, 1000 -- patterns, and bytes of each
+local REMEMBERED, SHORT = 1024, 1000 -- most patterns, and bytes of each
 local ANY = -1
 
 -- The longest text that LuaJIT may match with a pattern -------------------------------------------------------------------
@@ -59,7 +59,7 @@ for c in native.gmatch("acdlpsuwxzgACDLPSUWXZG", ".") do
   classes[byte(c)] = set
 end
 
--- The place of the bracket that ends a set; one that comes first is part of the set.
+-- Returns the place of the bracket that ends a set; a bracket in the first place is a member of the set.
 local function set_end(pattern, at)
   repeat
     local c = byte(pattern, at)
@@ -100,7 +100,7 @@ local function set_at(pattern, at)
   return final, last + 1
 end
 
--- One item: `what` is a byte, ANY or a set; `times` one of * + - ?; others have a `kind`.
+-- Returns one item: `what` is a byte, ANY or a set; `times` one of * + - ?; other items have a `kind`.
 local function items_of(pattern, from)
   local items, at, size, open, captures = {}, from, len(pattern), {}, 0
   while at <= size do
@@ -187,7 +187,7 @@ local function same(text, from, to, at)
   return true
 end
 
--- Returns where the match ends (the place after it), or nothing. `found` has begin and end of each capture.
+-- Returns the place after the match, or nothing. `found` gets the start and end of each capture.
 function match_from(items, number, text, at, found, depth)
   if depth > MAX_DEPTH then error("pattern too complex", 0) end
   while true do
@@ -261,7 +261,7 @@ local function captured(text, found, count, first, last)
   return unpack(values, 1, count)
 end
 
--- The first match at or after a place, as its begin and end; with all begins, unless the pattern is anchored.
+-- Returns start and end of the first match at or after a place; an anchored pattern is tried at that place only.
 local function search(items, anchored, text, at)
   local found = { first = {}, last = {} }
   repeat
@@ -301,7 +301,7 @@ local function text_of(value)
   return kind == "number" and tostring(value) or nil
 end
 
--- Text and pattern, if they must be matched here.
+-- Returns text and pattern if they must be matched here.
 local function dear(text, pattern)
   text, pattern = text_of(text), text_of(pattern)
   if text and pattern and len(text) > limit_of(pattern) then return text, pattern end

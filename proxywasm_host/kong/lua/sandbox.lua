@@ -1,5 +1,5 @@
--- The environment of plugins: Lua's library without what reaches outside, `require`, and coroutines that can wait for
--- Python. It runs once in a new LuaJIT, and returns the functions that Python calls. Plugins cannot reach its arguments.
+-- The environment of plugins: Lua's library without the parts that reach outside, `require`, and coroutines that wait
+-- for Python. It runs once in a new LuaJIT, and returns functions for Python. Plugins cannot reach its arguments.
 local host, failed, cpu_time, time_limit = ...
 
 local native_load, native_setmetatable, native_getmetatable = load, setmetatable, getmetatable
@@ -22,8 +22,8 @@ end
 
 -- Time ----------------------------------------------------------------------------------------------------------------
 
--- Compiled code calls no hook, so nothing is compiled while time is limited. Reading the clock is slow: a handler is
--- timed only after it has run so many instructions.
+-- Compiled code calls no hook, so nothing is compiled while time is limited. Reading the clock is slow, so a handler is
+-- timed only after this number of instructions.
 local INSTRUCTIONS = 10000
 local began, left, expired = nil, math.huge, false
 local message = time_limit and "the handler used more than its " .. time_limit .. " s of processor time"
@@ -38,7 +38,7 @@ local function check()
   if not began then
     began = cpu_time()
   elseif cpu_time() - began > left and in_plugin() then
-    -- From now on it raises at each instruction, so a `pcall` cannot catch it for good.
+    -- From now on each instruction raises, so that the plugin cannot continue after a `pcall`.
     expired = true
     sethook(stop, "", 1)
     stop()
@@ -54,7 +54,7 @@ end
 
 local EFFECT = {}
 
--- A plugin may wait inside its own coroutines: the request passes through them to us, and the answer back.
+-- A plugin may wait inside its own coroutines: they pass the effect outward to us, and its result inward.
 local function outward(thread, ok, mark, ...)
   if ok and mark == EFFECT then return outward(thread, native_resume(thread, yield(mark, ...))) end
   return ok, mark, ...
@@ -74,10 +74,10 @@ coroutine.wrap = function(f)
   return function(...) return or_error(outward(thread, native_resume(thread, ...))) end
 end
 
--- Waits: `effect(name, ...)` returns Python's answer.
+-- Waits for an effect: `effect(name, ...)` returns its results from Python.
 functions.effect = function(...) return yield(EFFECT, ...) end
 
--- Timers stay here until they run: Python must not keep a value of a coroutine that may be freed by then.
+-- Timers stay here until they run: Python must not keep a value of a coroutine that may be freed earlier.
 local timers, number = {}, 0
 functions.timer = function(seconds, f, ...)
   number = number + 1
@@ -129,7 +129,7 @@ function pairs(t)
   return native_pairs(t)
 end
 
--- Only text: LuaJIT does not check bytecode.
+-- Text only: LuaJIT does not check bytecode.
 load = function(chunk, name, _, ...)
   if select("#", ...) > 0 then return native_load(chunk, name, "t", (...)) end
   return native_load(chunk, name, "t")
@@ -169,13 +169,13 @@ end
 
 -- Called by Python ----------------------------------------------------------------------------------------------------
 
--- The current request, which our modules read. `resume` tells `enter` which run continues.
+-- The current request, which our modules read; `go_on` sets its state.
 local current = {}
 functions.current = current
 
 local function outcome(thread, ok, mark, ...)
   if not ok then
-    -- Not `tostring`: an error may be a table whose `__tostring` is code of the plugin.
+    -- Not `tostring`: an error may be a table, whose `__tostring` is the plugin's code.
     local text = (type(mark) == "string" or type(mark) == "number") and mark .. "" or "(error object is a " .. type(mark) .. " value)"
     return "error", text, traceback(thread, text)
   end
@@ -188,8 +188,8 @@ local function begun(go_on, shared, what, ...)
   return what == "effect" and go_on or nil, shared, what, ...
 end
 
--- Runs `f` in a new coroutine until it waits or ends. Returns a function that resumes it, if it waits; then, as that
--- function does, whether `kong.ctx.shared` has an entry, what happened, and the values of that.
+-- Runs `f` in a new coroutine until it waits or ends. If it waits, the first result is a function that resumes it.
+-- The other results, which that function returns, too: whether `kong.ctx.shared` has entries, the outcome, its values.
 local function start(f, ...)
   local thread, remaining = create(f), time_limit
 
@@ -216,7 +216,7 @@ return {
   start = start, run_timer = run_timer, null = null, require = require,
   -- The state that Lua keeps for one request.
   new_state = function() return { ctx = native_setmetatable({}, current.ctx), plugins = {}, shared = {} } end,
-  -- The function to call: plugins may have given their tables metatables.
+  -- Without metatables, which plugins may have set.
   member = function(t, key) return type(t) == "table" and rawget(t, key) or nil end,
   shared = function(state) return type(state.shared) == "table" and state.shared or nil end,
   share = function(state, key, value) if type(state.shared) == "table" then rawset(state.shared, key, value) end end,

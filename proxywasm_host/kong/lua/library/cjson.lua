@@ -1,4 +1,4 @@
--- cjson: encoding here, so that metatables are seen; decoding in Python, whose parser is written in C.
+-- cjson: encoded here, where metatables can be read; decoded in Python, whose parser is in C.
 local _, host = ...
 
 local null, json_decode = host.null, host.json_decode
@@ -25,7 +25,7 @@ local function new()
     return format("%." .. precision .. "g", n)
   end
 
-  -- The length of an array, or nil for an object.
+  -- Returns the length of an array, or nil for an object.
   local function length(t)
     local mt, largest, n = getmetatable(t), 0, 0
     if mt == array_mt then return #t end

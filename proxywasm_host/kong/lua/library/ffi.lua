@@ -1,4 +1,4 @@
--- No FFI: only the calls with which plugins append lines to files that the embedder allows.
+-- Only the calls by which plugins append lines to files that the embedder allows; there is no other FFI.
 local _, host = ...
 local files, number, problem = {}, 2, 0
 local messages = { [2] = "No such file or directory", [9] = "Bad file descriptor", [13] = "Permission denied" }

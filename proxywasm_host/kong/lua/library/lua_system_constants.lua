@@ -1,4 +1,4 @@
--- Flags of `open`, as Linux has them.
+-- Flags of `open` on Linux.
 local constants = {}
 for name, value in pairs {
   O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 64, O_EXCL = 128, O_TRUNC = 512, O_APPEND = 1024,

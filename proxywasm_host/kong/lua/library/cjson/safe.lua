@@ -1,4 +1,4 @@
--- cjson whose functions return nil and a message.
+-- cjson with functions that return nil and a message instead of raising.
 local cjson = require "cjson"
 
 local function safe(f)

@@ -1,4 +1,4 @@
--- OpenResty's `ngx`, as far as plugins use it, for the current request.
+-- The part of OpenResty's `ngx` that plugins use, for the current request.
 local _, host = ...
 local text = require "kong.pdk.private.text"
 
@@ -108,7 +108,7 @@ end
 
 -- Regular expressions (PCRE) ------------------------------------------------------------------------------------------
 
--- Python returns { first, last, group, first, last, …, name, group, … }: positions, and the names of groups.
+-- Python returns positions and names of groups: { first, last, group, first, last, …, name, group, … }.
 local function captures(subject, found, into)
   local m = into or {}
   for i = 1, #found.first do
@@ -176,14 +176,14 @@ function ngx.re.gsub(subject, pattern, replace, options) return substitute(subje
 
 -- The request ---------------------------------------------------------------------------------------------------------
 
--- Headers by lower-case name; others find them by any case and with underscores, as in OpenResty.
+-- Headers by lower-case name; they are also found in any case and with underscores, as in OpenResty.
 local by_any_case = {
   __index = function(t, name)
     if type(name) ~= "string" then return nil end
     return rawget(t, (gsub(lower(name), "_", "-")))
   end,
 }
--- Names are in lower case here; with `raw`, each of their words begins with a capital.
+-- Names are in lower case; with `raw`, each word in them begins with a capital.
 local function headers(message, max, raw)
   local found, truncated = host.headers(message, max or 100)
   if not raw then return setmetatable(found, by_any_case), truncated end
@@ -228,7 +228,7 @@ function ngx.req.set_body_data(data) host.set("body", data) end
 function ngx.req.get_post_args(max) return ngx.decode_args(get("body") or "", max) end
 function ngx.req.is_internal() return false end
 
--- Headers that are set before there is a response wait for it (`host.set_header`).
+-- Headers that are set before the response arrives are added to it (`host.set_header`).
 setmetatable(ngx.header, {
   __index = function(_, name)
     local values = host.header_values("response", (gsub(name, "_", "-")))
@@ -322,7 +322,7 @@ setmetatable(ngx.var, {
   end,
 })
 
--- Ends ----------------------------------------------------------------------------------------------------------------
+-- Endings -------------------------------------------------------------------------------------------------------------
 
 local function printed(value, out)
   if type(value) == "table" then
@@ -359,7 +359,7 @@ end
 function ngx.get_phase() return current.state.phase == "init_worker" and "init_worker" or current.state.phase end
 ngx.get_raw_phase = ngx.get_phase
 
--- The route, service, consumer or credential of the request. One entity is one table: plugins use it as a key.
+-- The route, service, consumer or credential of the request. Each entity is a single table: plugins use it as a key.
 local tables, many = {}, 0
 function current.entity(name)
   local number = host.entity_number(name)
@@ -440,7 +440,7 @@ function ngx.worker.pid() return host.pid() end
 function ngx.worker.pids() return { host.pid() } end
 function ngx.worker.exiting() return false end
 
--- A thread runs when it is waited for, one after the other.
+-- A thread runs only when it is waited for: threads run one after the other.
 function ngx.thread.spawn(f, ...) return { f = f, n = select("#", ...), ... } end
 function ngx.thread.wait(...)
   local thread = ...
@@ -479,7 +479,7 @@ function Socket:open(tls, server_name, verify)
   self.connection, self.buffer, self.closed = connection, "", false
   return 1
 end
--- A connection has TLS from its first byte on, so this is a new one.
+-- Connections use TLS from their first byte, so this opens a new one.
 function Socket:sslhandshake(_, server_name, verify)
   if self.connection then effect("close", self.connection) end
   local ok, message = self:open(true, server_name, verify and true or false)
@@ -584,7 +584,7 @@ function Datagrams:close()
   self.connection = nil
   return effect("close", connection)
 end
--- Connections are not kept: the next request opens a new one.
+-- Connections are not pooled: the next request opens a new one.
 function Socket:setkeepalive() return self:close() end
 
 -- Shared dictionaries -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
--- Strings, as Penlight has them.
+-- Penlight's functions of strings.
 local stringx = {}
 function stringx.split(s, separator, n)
   local parts, at = {}, 1

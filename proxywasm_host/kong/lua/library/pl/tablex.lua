@@ -1,4 +1,4 @@
--- Tables, as Penlight has them.
+-- Penlight's functions of tables.
 local tablex = {}
 function tablex.readonly(t)
   return setmetatable({}, { __index = t, __newindex = function() error("Attempt to modify read-only table", 2) end, __len = function() return #t end, __metatable = false })

@@ -1,4 +1,4 @@
--- Whether an address is in one of several networks.
+-- Checks whether an address is in one of several networks.
 local _, host = ...
 local Matcher = {}
 Matcher.__index = Matcher

@@ -28,7 +28,7 @@ local function written(...)
   end
   return table.concat(out)
 end
--- A value; false and a message for an error of the server; nil and a message if the connection failed.
+-- Returns a value; false and a message for an error of the server; nil and a message if the connection failed.
 local function read(socket)
   local line, message = socket:receive()
   if not line then return nil, message end

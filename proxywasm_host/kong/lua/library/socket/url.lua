@@ -1,4 +1,4 @@
--- Parts of URLs (RFC 3986), as LuaSocket has them.
+-- Parts of URLs (RFC 3986), as in LuaSocket.
 local url = {}
 function url.escape(s) return (tostring(s):gsub("[^%w%-%._~]", function(c) return ("%%%02x"):format(c:byte()) end)) end
 function url.unescape(s) return (tostring(s):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)) end

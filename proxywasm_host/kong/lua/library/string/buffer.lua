@@ -1,4 +1,4 @@
--- LuaJIT's buffers of strings, as far as plugins use them.
+-- The part of LuaJIT's string buffers that plugins use.
 local concat, tostring, sub = table.concat, tostring, string.sub
 
 local Buffer = {}

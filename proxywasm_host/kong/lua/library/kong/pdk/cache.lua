@@ -15,7 +15,7 @@ local function current_entries()
   return entries
 end
 
--- The value, an error, and 1 for a cached value or 3 for one that `load` gave.
+-- Returns the value, an error, and 1 for a cached value or 3 for one from `load`.
 function cache:get(key, options, load, ...)
   if type(key) ~= "string" then error("key must be a string", 2) end
   local kept = current_entries():get(key)

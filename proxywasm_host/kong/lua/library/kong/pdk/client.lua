@@ -1,4 +1,4 @@
--- kong.client: who sent the request.
+-- kong.client: the sender of the request.
 local _, host = ...
 local phases = require "kong.pdk.private.phases"
 local is_valid_uuid = require("kong.tools.uuid").is_valid_uuid

@@ -1,17 +1,17 @@
--- kong.db: reads from the declarative configuration. Nothing can be written.
+-- kong.db: reads entities of the declarative configuration. They cannot be changed.
 local _, host = ...
 local ipairs, pairs, setmetatable, tostring, type = ipairs, pairs, setmetatable, tostring, type
 
 local WORKSPACE = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
 local READ_ONLY = "cannot create, update or delete entities: the configuration is declarative"
 
--- What plugins declare in their daos.lua, by collection; see `declare`.
+-- The entities that plugins declare in daos.lua, by collection; see `declare`.
 local declared = {}
 local collections, generation = {}, nil
 
 local Collection = {}
 
--- Entities as the configuration has them, with the defaults and transformations of their schema.
+-- Entities of the configuration, with the defaults and transformations of their schema.
 local function load(self)
   if self.all then return self.all end
   local schema = declared[self.name] and require("kong.db.schema").new(declared[self.name])
@@ -98,7 +98,7 @@ local meta = {
 
 local db = {
   strategy = "off", connector = { database = "off" }, daos = {},
-  -- Schemas of entities that a plugin brings.
+  -- Schemas of a plugin's entities.
   declare = function(daos)
     for name, dao in pairs(daos) do
       if type(dao) == "table" then declared[dao.name or name] = dao end

@@ -47,7 +47,7 @@ kong.service.response = require "kong.pdk.service.response"
 kong.core_cache = kong.cache
 kong.plugin = { get_id = function() return current.state.plugin or "" end }
 kong.telemetry = { log = function() return nil, "telemetry is not supported" end }
--- There is one node, whose processes do not notify each other.
+-- There is only one node, whose processes do not notify each other.
 kong.cluster_events = { subscribe = function() return true end, broadcast = function() return true end }
 kong.worker_events = { register = function() return true end, post = function() return true end, post_local = function() return true end, poll = function() return true end }
 kong.dns = { toip = function(name, port) return name, port end, resolve = function(name) return { { address = name } } end }

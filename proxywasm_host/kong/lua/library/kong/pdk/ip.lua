@@ -1,4 +1,4 @@
--- kong.ip: whether a proxy is trusted is decided in Python, for `kong.request.get_forwarded_…` as well.
+-- kong.ip: Python decides whether a proxy is trusted, as for `kong.request.get_forwarded_…`.
 local matcher
 return {
   is_trusted = function(ip)

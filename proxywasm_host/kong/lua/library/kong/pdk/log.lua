@@ -37,7 +37,7 @@ local function writable(value, visited)
 end
 local BAD_VALUE = "value must be nil, a number, string, boolean or a non-self-referencial table containing numbers, string and booleans"
 
--- Splits a key: `a.b` is b in a; `a\.b` is one name with a dot.
+-- Splits a key: `a.b` is b in a; `a\.b` is a single name with a dot.
 local function path_of(key)
   local path, part = {}, ""
   for piece in (key .. "."):gmatch("(.-)%.") do

@@ -52,7 +52,7 @@ response.set_headers = only(phases.to_response, function(headers)
   for name, value in pairs(headers) do set(name, value) end
 end)
 
--- Parts are held back until the last one, which then has the whole body.
+-- Holds back all parts until the last one, which gets the whole body.
 response.get_raw_body = only(phases.body_filter, function()
   local state, chunk, last = current.state, get("chunk"), get("last")
   local own = kong.ctx.plugin
@@ -89,7 +89,7 @@ local function is_grpc_request()
   return content_type and find(content_type, "application/grpc", 1, true) == 1 and get("http_version") == 2
 end
 
--- As in Kong, a body that is not a string becomes JSON, and gRPC gets its status in headers.
+-- As in Kong, a body that is not a string becomes JSON, and gRPC has its status in headers.
 local function send(status, body, headers)
   current.state.status = status
   for name, value in pairs(headers or {}) do set(name, value) end
@@ -138,7 +138,7 @@ local exit = only(phases.to_response, function(status, body, headers)
   return send(status, body, headers)
 end)
 
--- A connection is closed, and gets no answer.
+-- In `preread` the connection is closed, without an answer.
 function response.exit(status, ...)
   if current.state.phase ~= "preread" then return exit(status, ...) end
   check_status(status, 100, 2)

@@ -1,4 +1,4 @@
--- kong.vault: references to secrets are refused, so that no plugin takes a reference for the secret.
+-- kong.vault: refuses references to secrets, so that no plugin uses a reference as the secret.
 local function refused() return nil, "vaults are not supported: write the value, or take it from the environment where the file is read" end
 local function is_reference(value)
   return type(value) == "string" and value:match("^{vault://[^}]+}$") ~= nil

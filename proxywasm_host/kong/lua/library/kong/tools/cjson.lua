@@ -1,4 +1,4 @@
--- JSON whose arrays stay arrays.
+-- JSON in which arrays stay arrays.
 local cjson = require("cjson.safe").new()
 cjson.decode_array_with_array_mt(true)
 cjson.encode_sparse_array(nil, nil, 2 ^ 15)

@@ -1,4 +1,4 @@
--- Bodies compressed with gzip: a string, or nil and a message.
+-- Compresses and decompresses bodies with gzip. Returns a string, or nil and a message.
 local _, host = ...
 local function try(f)
   return function(text)

@@ -1,4 +1,4 @@
--- HTTP: names, types, bodies, and the bodies of errors.
+-- HTTP: names, types, bodies, and bodies of errors.
 local find, format, lower, sub = string.find, string.format, string.lower, string.sub
 local strings, null = require "kong.tools.string", ngx.null
 local EMPTY = require("kong.tools.table").EMPTY
@@ -6,7 +6,7 @@ local EMPTY = require("kong.tools.table").EMPTY
 local POST, JSON, FORM = "application/x-www-form-urlencoded", "application/json", "multipart/form-data"
 local http = { CONTENT_TYPES = { CONTENT_TYPE = "Content-Type", CONTENT_TYPE_POST = POST, CONTENT_TYPE_JSON = JSON, CONTENT_TYPE_FORM_DATA = FORM } }
 
--- A body decoded by its type: a table, or nil and a message; the third result is the type.
+-- Decodes a body by its type. Returns a table, or nil and a message; the third result is the type.
 function http.parse_body(body, content_type, max)
   local kind = lower(content_type:match("^[^;]*"))
   if find(kind, POST, 1, true) == 1 then
@@ -30,7 +30,7 @@ local function compare(a, b)
   if type(a) == type(b) then return a < b end
   return type(a) == "number"
 end
--- Arguments of a query; nested tables are written as Kong writes them.
+-- Encodes arguments of a query; nested tables have Kong's form.
 function http.encode_args(args, raw, no_indexes)
   local escape, out = require("socket.url").escape, {}
   local function put(key, value)
@@ -153,7 +153,7 @@ function http.get_default_exit_body(status, message)
   return type(body) == "string" and { message = body } or body
 end
 
--- Directives of headers such as Cache-Control: by lower-case name a number, a string or true.
+-- Directives of a header such as Cache-Control, by lower-case name: a number, a string or true.
 function http.parse_directive_header(header)
   if not header then return EMPTY end
   if type(header) == "table" then header = table.concat(header, ", ") end

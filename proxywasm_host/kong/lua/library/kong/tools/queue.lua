@@ -1,4 +1,4 @@
--- Queues of entries that plugins send later, in batches, with retries.
+-- Queues of entries that are sent later, in batches, with retries.
 local Queue = {}
 local queues = {}
 

@@ -1,4 +1,4 @@
--- Code in configurations. It runs in our sandbox, with what plugins may use.
+-- Code in configurations. It runs in the sandbox of plugins, with a part of their globals.
 local sandbox = {}
 local names = {
   "assert", "error", "ipairs", "next", "pairs", "pcall", "print", "select", "tonumber", "tostring", "type", "unpack", "xpcall",

@@ -33,7 +33,7 @@ function tools.is_array(t, mode)
 end
 function tools.is_lapis_array(t) return tools.is_array(t, "lapis") end
 
--- Copies nested tables too; a table that occurs several times is copied once.
+-- Copies nested tables, too; a table that occurs several times is copied once.
 local function copy(value, plain, keys, done)
   if type(value) ~= "table" then return value end
   if done[value] then return done[value] end

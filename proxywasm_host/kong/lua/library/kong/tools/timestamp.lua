@@ -1,9 +1,9 @@
--- Times, in milliseconds since 1970 unless something else is said.
+-- Times, in milliseconds since 1970 unless stated otherwise.
 local floor = math.floor
 local timestamp = { timestamp_table_fields = { "second", "minute", "hour", "day", "month", "year" } }
 function timestamp.get_utc() return floor(ngx.now()) * 1000 end
 function timestamp.get_utc_ms() return ngx.now() * 1000 end
--- Days since 1970 of a date of the Gregorian calendar.
+-- Days from 1970 to a date of the Gregorian calendar.
 local function days(year, month, day)
   if month <= 2 then year = year - 1 end
   local era = floor(year / 400)
@@ -18,7 +18,7 @@ function timestamp.get_timetable(now)
   t.timestamp = function(self) return days(self.year, self.month, self.day) * 86400 + self.hour * 3600 + self.min * 60 + self.sec end
   return t
 end
--- When the second, minute, … of a time began.
+-- The beginning of the second, minute, … of a time.
 function timestamp.get_timestamps(now)
   local t = timestamp.get_timetable(now)
   local day = days(t.year, t.month, t.day) * 86400

@@ -2,7 +2,7 @@
 local _, host = ...
 local concat, setmetatable = table.concat, setmetatable
 local digest = {}
--- The class of one algorithm, as the modules resty.sha1, … have it.
+-- The class of one algorithm, for the modules resty.sha1, …
 function digest.class(algorithm)
   local Hash = { algorithm = algorithm }
   Hash.__index = Hash

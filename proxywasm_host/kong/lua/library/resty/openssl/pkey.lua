@@ -9,7 +9,7 @@ function Key.new(pem, options)
   if not kind then return nil, message end
   return setmetatable({ pem = pem, kind = kind }, Key)
 end
--- `data` is text, or a hash that has been fed with the text.
+-- `data` is text, or a hash to which the text was fed.
 local function text_of(data, algorithm)
   if type(data) == "table" then return table.concat(data.parts), data.algorithm end
   return data, algorithm

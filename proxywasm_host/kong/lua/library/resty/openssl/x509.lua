@@ -1,4 +1,4 @@
--- Certificates: whether text is one.
+-- Certificates: only a check whether text is one.
 local _, host = ...
 return {
   new = function(pem)

@@ -1,7 +1,7 @@
--- Schemas of plugins' configurations: defaults, and whether a configuration is right, in Kong's words.
+-- Schemas of plugins' configurations: defaults and checks, with Kong's messages.
 --
--- A schema is { fields = { { name = definition }, … }, entity_checks = { … } }; a definition has a `type`, perhaps a
--- `default`, and validators by name. In what is checked, null stands for a field that is not there.
+-- A schema is { fields = { { name = definition }, … }, entity_checks = { … } }. A definition has a `type`, and may
+-- have a `default` and validators, by name. In a checked value, null stands for a missing field.
 local null = ngx.null
 local concat, error, find, floor, format, getmetatable, huge, ipairs, next, pairs, pcall, setmetatable, sub, tostring, type =
   table.concat, error, string.find, math.floor, string.format, getmetatable, math.huge, ipairs, next, pairs, pcall, setmetatable, string.sub, tostring, type
@@ -11,7 +11,7 @@ local deep_copy = tools.cycle_aware_deep_copy
 local Schema = {}
 Schema.__index = Schema
 
--- A definition that can be used as it is, or called with changes: `typedefs.port { default = 80 }`.
+-- A definition that can be used as it is, or be called with changes: `typedefs.port { default = 80 }`.
 function Schema.define(definition)
   return setmetatable(definition, { __call = function(self, changes)
     local new = deep_copy(self, true)
@@ -37,7 +37,7 @@ local function is_sequence(t)
   end
   return true
 end
--- `a.b.c` in tables.
+-- The value at `a.b.c` in nested tables.
 local function get_field(t, name)
   for part in name:gmatch("[^.]+") do
     if type(t) ~= "table" then return nil end
@@ -57,7 +57,7 @@ local function set_field(t, name, value)
   t[before] = value
 end
 
--- Validators: true, or nil and what is wrong -------------------------------------------------------------------------
+-- Validators: they return true, or nil and a message -----------------------------------------------------------------
 
 local function shown(value) return value == null and "null" or tostring(value) end
 local function length(what, holds)
@@ -198,7 +198,7 @@ for name, article in pairs { string = "a", number = "a", boolean = "a", ["functi
 end
 Schema.valid_types = types
 
--- Whether a value fits its definition. Returns true, or nil and a message or a table of messages.
+-- Checks a value against its definition. Returns true, or nil and a message or a table of messages.
 function Schema:validate_field(definition, value)
   if value == nil or value == null then
     if definition.ne == null then return nil, definition.err or "value must not be null" end
@@ -215,7 +215,7 @@ function Schema:validate_field(definition, value)
     if definition.referenceable and kong.vault.is_reference(value) then
       return nil, "references to vaults are not supported"
     end
-    -- An empty string is no value, unless the schema says so.
+    -- An empty string is not a value, unless the schema allows it.
     if not definition.len_min and value == "" then return nil, definition.err or "length must be at least 1" end
   end
   for _, name in ipairs(order) do
@@ -315,7 +315,7 @@ Schema.entity_checkers = {
 
 local known = setmetatable({}, { __mode = "k" })
 
--- A schema from its definition. Raises an error if the definition is wrong.
+-- Makes a schema from its definition. Raises an error if the definition is wrong.
 function Schema.new(definition)
   if type(definition) ~= "table" then return nil, "expected a definition table" end
   if getmetatable(definition) == Schema then return definition end
@@ -339,8 +339,8 @@ function Schema:each_field()
   end
 end
 
--- Checks fields, alone and together. Returns true, or nil and messages by field; `@entity` has a list of the messages
--- about several fields.
+-- Checks the fields, alone and together. Returns true, or nil and the messages by field; those about several fields are
+-- a list in `@entity`.
 function Schema:validate(input)
   if type(input) ~= "table" then return nil, "expected an input table" end
   local errors = {}
@@ -370,7 +370,7 @@ function Schema:validate(input)
   return true
 end
 
--- Defaults, shorthands and lists made regular -----------------------------------------------------------------------
+-- Defaults, shorthands and normalized lists -------------------------------------------------------------------------
 
 local process
 
@@ -382,7 +382,7 @@ local function default_of(definition)
     end
     return process(definition, copy)
   end
-  -- A record that is left out gets the defaults of its fields, unless its definition says that it may be left out.
+  -- A missing record gets the defaults of its fields, unless its definition allows it to be missing.
   if definition.type == "record" and definition.required ~= false then return Schema.new(definition):with_defaults({}) end
   return null
 end
@@ -406,7 +406,7 @@ function process(definition, value)
   return new
 end
 
--- Turns shorter and older forms into the fields that they stand for.
+-- Replaces shorthands and older forms with the fields that they stand for.
 local function expand_shorthands(self, data)
   for _, shorthand in ipairs(self.definition.shorthand_fields or {}) do
     local name, definition = next(shorthand)
@@ -442,7 +442,7 @@ local function without_nulls(value)
   end
   return setmetatable(new, getmetatable(value))
 end
--- An entity as plugins see it: with defaults and derived fields, without null.
+-- An entity in the form for plugins: with defaults and derived fields, without null.
 function Schema:prepared(entity)
   local data = without_nulls(self:with_defaults(entity))
   for _, transformation in ipairs(self.definition.transformations or {}) do
@@ -486,7 +486,7 @@ function Schema.errors_to_string(errors)
   return concat(collect(errors, "", {}), "; ")
 end
 
--- A plugin's configuration with its defaults; or nil and what is wrong with it, as text.
+-- A plugin's configuration with its defaults; or nil and the errors, as text.
 function Schema.check_plugin(definition, config)
   local plugin = Schema.new(definition)
   if not plugin then return "error in schema definition: no 'fields' table" end

@@ -30,7 +30,7 @@ function checks.normalize_multi_header(value)
 end
 function checks.normalize_header(value) return tostring(value) end
 
--- A number between two, as `what`.
+-- Checks that `value` is a number between two others; messages call it `what`.
 function checks.number(value, what, least, most)
   if type(value) ~= "number" then error(what .. " must be a number", 3) end
   if value < least then error(what .. " must be >= " .. least, 3) end

@@ -1,4 +1,4 @@
--- The phases in which a function may be called. A call elsewhere is an error with Kong's message.
+-- The phases in which a function may be called. In other phases a call is an error with Kong's message.
 local _, host = ...
 local current, concat, error, format = host.current, table.concat, error, string.format
 

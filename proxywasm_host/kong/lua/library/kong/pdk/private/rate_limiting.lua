@@ -1,4 +1,4 @@
--- Headers about limits, collected in `ngx.ctx` by the plugins that limit, then set.
+-- Headers about limits: plugins collect them in `ngx.ctx`, then set them.
 local error, format, pairs, tostring, type = error, string.format, pairs, tostring, type
 local KEY = "__rate_limiting_context__"
 local rate_limiting = {}

@@ -1,4 +1,4 @@
--- kong.service: where the request goes.
+-- kong.service: the destination of the request.
 local _, host = ...
 local checks, phases = require "kong.pdk.private.checks", require "kong.pdk.private.phases"
 local only = phases.only

@@ -1,4 +1,4 @@
--- kong.service.request: the request that goes upstream.
+-- kong.service.request: the request to upstream.
 local _, host = ...
 local checks, phases = require "kong.pdk.private.checks", require "kong.pdk.private.phases"
 local cjson, escape = require "cjson.safe", require("kong.tools.uri").escape
@@ -79,7 +79,7 @@ end)
 local function replace_body(body)
   ngx.req.read_body()
   host.set("body", body)
-  -- content-length is set when the request goes upstream.
+  -- content-length is set when the request is sent upstream.
   if host.header("request", "content-length") then host.set_header("request", "content-length", #body) end
 end
 request.set_raw_body = only(phases.to_service, function(body)

@@ -1,4 +1,4 @@
--- kong.service.response: what upstream answered.
+-- kong.service.response: upstream's response.
 local _, host = ...
 local checks, phases = require "kong.pdk.private.checks", require "kong.pdk.private.phases"
 local tools = require "kong.tools.http"

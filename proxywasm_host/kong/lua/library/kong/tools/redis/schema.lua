@@ -1,4 +1,4 @@
--- Where Redis is.
+-- The fields of a Redis server.
 local typedefs = require "kong.db.schema.typedefs"
 return {
   config_schema = {
