@@ -198,14 +198,14 @@ class Route(Common):
                 raise ValueError("protocols: a route is for tcp, or for protocols of HTTP")
             for name in ("methods", "hosts", "paths", "headers", "filter_chains"):
                 if getattr(self, name):
-                    said = "is of HTTP, and not for tcp"
+                    said = "is for HTTP, not for tcp"
                     raise PydanticCustomError("wrong", "{said}", {"said": said, "path": (name,)})
             if not (self.sources or self.destinations):
                 raise ValueError("must set one of 'sources', 'destinations'")
             return self
         for name in ("sources", "destinations"):
             if getattr(self, name):
-                raise PydanticCustomError("wrong", "{said}", {"said": "is of tcp, and not for HTTP", "path": (name,)})
+                raise PydanticCustomError("wrong", "{said}", {"said": "is for tcp, not for HTTP", "path": (name,)})
         if not (self.methods or self.hosts or self.paths or self.headers):
             raise ValueError("must set one of 'methods', 'hosts', 'headers', 'paths'")
         return self
@@ -289,7 +289,7 @@ class Unhealthy(Entry):
     @classmethod
     def _usual(cls, value: list[int]) -> list[int]:
         if set(value) != {429, 500, 503}:
-            raise not_supported("here every status from 500 on is a failure, and no other is: leave it out")
+            raise not_supported("here exactly the statuses from 500 on are failures: leave it out")
         return value
 
 
@@ -562,7 +562,7 @@ class _Flattener:
         ids = self._ids.setdefault(collection, {})
         for name in (entity["id"], entity.get("name"), entity.get("username")):
             if name is not None and ids.setdefault(name, entity["id"]) != entity["id"]:
-                self._wrong.append(f"{self.where(path)}: another of the {collection} is called {name!r}")
+                self._wrong.append(f"{self.where(path)}: another entity of {collection} has the name {name!r}")
         return entity
 
     def _refer(self, collection: str, reference: Any, path: Key, given: str | None = None) -> str | None:
@@ -577,7 +577,7 @@ class _Flattener:
             self._wrong.append(f"{self.where(path)}: {not_among(collection[:-1], named, ids)}")
             return None
         if given is not None and ids[named] != given:
-            self._wrong.append(f"{self.where(path)}: it is nested in another one of the {collection}")
+            self._wrong.append(f"{self.where(path)}: it is nested in another entity of {collection}")
         return ids[named]
 
     def _route(self, route: Route, path: Key, service: str | None) -> None:
@@ -586,7 +586,7 @@ class _Flattener:
         if service is not None:
             protocol = next(each["protocol"] for each in self.configuration.of("services") if each["id"] == service)
             if ("tcp" in route.protocols) != (protocol in {"tcp", "tls"}):
-                self._wrong.append(f"{self.where(path)}: its protocols do not fit the service, which speaks {protocol}")
+                self._wrong.append(f"{self.where(path)}: its protocols do not fit its service, which has {protocol}")
         self.configuration.places[entity["id"]] = self.where(path)
         entity["service"] = None if service is None else {"id": service}
         self._within(route, path, {"route": entity["id"]})

@@ -106,7 +106,7 @@ class KongConnection(TcpStream):
         elif context.exit is not None:
             self._close_connection("kong_exit")
         elif context.route is None or context.route.service is None:
-            self._gateway.log(LogLevel.WARN, "the route of a connection has no service: it is closed")
+            self._gateway.log(LogLevel.WARN, "a connection is closed: its route has no service")
             self._close_connection("kong_no_service")
         else:
             self._passed = True

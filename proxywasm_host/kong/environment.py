@@ -107,7 +107,7 @@ class Environment:
             known = name in ours or name in WITHOUT_MEANING or name.startswith(("KONG_PLUGINSERVER_", f"{ZONE}_"))
             if name.startswith("KONG_") and not known:
                 why = next((f": {why}" for prefix, why in OF_NGINX.items() if name.startswith(prefix)), "")
-                logger.warning("%s has no meaning here%s", name, why)
+                logger.warning("%s has no effect here%s", name, why)
         folder = variables.get("KONG_WASM_FILTERS_PATH")
         if folder is not None and not Path(folder).is_dir():
             raise ConfigError(f"KONG_WASM_FILTERS_PATH: {folder!r} is not a folder")
@@ -180,7 +180,7 @@ def _listeners(given: str) -> tuple[tuple[str, int], ...]:
             raise ConfigError(f"{STREAM_LISTEN}: {each.strip()!r} is not a listener: write it as 0.0.0.0:9000")
         for option in options:
             if option != "reuseport" and not option.startswith(("backlog=", "so_keepalive=")):
-                raise ConfigError(f"{STREAM_LISTEN}: {option!r} of {address} is not supported: only TCP is taken")
+                raise ConfigError(f"{STREAM_LISTEN}: {option!r} of {address} is not supported: only TCP is served")
         found.append((host.removeprefix("[").removesuffix("]"), int(port)))
     return tuple(found)
 

@@ -91,8 +91,8 @@ class Setup:
         for route, id in zip((route for route in routes if route["service"]), found, strict=True):
             if id != found[0]:
                 where = self.configuration.places[route["id"]]
-                said = "is not supported: all routes of one listener go to one service here, and others of"
-                wrong.append(f"{where}: {said} {listener[0]}:{listener[1]} go to another")
+                said = "is not supported: all routes of a listener must have one service, but earlier ones of"
+                wrong.append(f"{where}: {said} {listener[0]}:{listener[1]} have another")
         return found[0] if found else None
 
     def __getstate__(self) -> dict[str, Any]:

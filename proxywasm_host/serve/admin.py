@@ -77,9 +77,9 @@ class Admin:
         routes = {"/": self._page, "/metrics": self._metrics, "/live.json": self._live, "/healthz": self._health}
         route = routes.get(scope["path"])
         if not self._meant(dict(scope["headers"]).get(b"host", b"").decode("latin-1")):
-            status, kind, body = 421, "text/plain", b"This name is not known here: see admin_hosts.\n"
+            status, kind, body = 421, "text/plain", b"This host name is not among admin_hosts.\n"
         elif route is None:
-            status, kind, body = 404, "text/plain", b"There are /, /metrics, /live.json and /healthz.\n"
+            status, kind, body = 404, "text/plain", b"The paths are /, /metrics, /live.json and /healthz.\n"
         elif scope["method"] not in ("GET", "HEAD"):
             status, kind, body = 405, "text/plain", b"Only GET and HEAD are allowed.\n"
         else:

@@ -186,9 +186,9 @@ class Application:
     async def _use(self, settings: Settings) -> None:
         first = self._settings
         if [each.listen for each in settings.tcp] != [each.listen for each in first.tcp]:
-            raise ConfigError("tcp: other listeners take effect when the server is started again")
+            raise ConfigError("tcp: changed listeners take effect after a restart")
         if settings.serves_http != first.serves_http:
-            raise ConfigError("whether HTTP is served, too, is decided when the server is started")
+            raise ConfigError("HTTP can be turned on or off only by a restart")
         self._replace(await self._load(self.generation.number + 1, settings))
 
     def _replace(self, generation: Generation) -> None:

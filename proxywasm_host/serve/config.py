@@ -402,7 +402,7 @@ class Route(Model):
         if sum(target is not None for target in targets) != 1:
             raise ValueError("give one of upstream, weighted, cluster_header, redirect and direct_response")
         if self.weighted and not any(self.weighted.values()):
-            raise ValueError("weighted: one upstream at least must have a weight above 0")
+            raise ValueError("weighted: at least one upstream must have a weight above 0")
         if sum(match is not None for match in (self.path, self.prefix, self.regex)) > 1:
             raise ValueError("give only one of path, prefix and regex")
         if self.regex is not None and self.prefix_rewrite is not None:
@@ -442,7 +442,7 @@ class TcpListener(Model):
         for number, filter in enumerate(self.filters):
             for what in ("match", "rules"):
                 if getattr(filter, what):
-                    said = "is about requests of HTTP: all connections of a listener pass all its filters"
+                    said = "selects HTTP requests: all connections of a listener pass all its filters"
                     raise _wrong(said, "filters", number, what)
         return self
 

@@ -114,10 +114,10 @@ OURS = (
 
 VMS = (
     ("peak_memory_bytes", "The peak memory of a VM of this filter."),
-    ("generation", "How many VMs the filter has had."),
-    ("streams", "Requests of the filter that are open, in the VM or in VMs of their own."),
-    ("isolated_memory_bytes", "Memory of the VMs that open requests have of their own (`isolation`)."),
-    ("age_seconds", "Since the VM started."),
+    ("generation", "Number of VMs that the filter has had."),
+    ("streams", "Open requests of the filter, in the VM or in separate VMs."),
+    ("isolated_memory_bytes", "Memory of separate VMs for open requests (`isolation`)."),
+    ("age_seconds", "Time since the VM started."),
 )
 
 

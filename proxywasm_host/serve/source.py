@@ -166,7 +166,7 @@ def _one(
     file: Path, documents: list[tuple[Any, dict[Key, int]]], mapping: str
 ) -> tuple[dict[str, Any], dict[Key, int]]:
     if len(documents) > 1:
-        raise ConfigError(f"{file}: there are {len(documents)} documents in it, and one is wanted")
+        raise ConfigError(f"{file}: it has {len(documents)} documents instead of one")
     data, lines = documents[0] if documents else ({}, {})
     if not isinstance(data, dict):
         raise ConfigError(f"{file}: {mapping}")

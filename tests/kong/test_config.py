@@ -99,7 +99,7 @@ REFUSED = {
     "regex": (HEAD + "routes:\n- {paths: ['~/(']}\n", "is not a regular expression"),
     "service": (HEAD + "routes:\n- {paths: [/], service: none}\n", "kong.yaml:3: routes[0].service: no service is called 'none'"),
     "twice": (HEAD + "plugins:\n- {name: a}\n- {name: a}\n", "kong.yaml:4: plugins[1]: plugin 'a' is configured twice for the same requests"),
-    "name twice": (HEAD + "services:\n- {name: a, host: x}\n- {name: a, host: y}\n", "kong.yaml:4: services[1]: another of the services is called 'a'"),
+    "name twice": (HEAD + "services:\n- {name: a, host: x}\n- {name: a, host: y}\n", "kong.yaml:4: services[1]: another entity of services has the name 'a'"),
     "chain": (HEAD + "filter_chains:\n- filters: [{name: a}]\n", "kong.yaml:3: filter_chains[0]: a filter chain is for one route or for one service"),
     "credentials": (HEAD + "consumers:\n- {username: a, passwords: []}\n", "consumers[0].passwords: is not known"),
     "nobody": (HEAD + "consumers:\n- {tags: [a]}\n", "at least one of username and custom_id must be given"),
@@ -328,8 +328,8 @@ def test_the_environment(tmp_path, caplog):
     assert (settings.isolation, settings.wasm_filters) == ("stream", {"limit"})
     assert {name: (zone.size, zone.eviction) for name, zone in settings.shm_kv.items()} == {"*": (12 << 20, "slru"), "counters": (64 << 10, "lru")}
     assert caplog.messages == [
-        "KONG_STATUS_LISTEN has no meaning here",
-        "KONG_NGINX_WASM_WASMTIME_CACHE_CONFIG has no meaning here: engines have their own options",
+        "KONG_STATUS_LISTEN has no effect here",
+        "KONG_NGINX_WASM_WASMTIME_CACHE_CONFIG has no effect here: engines have their own options",
     ]
 
 

@@ -123,9 +123,9 @@ def test_the_more_a_route_says_the_earlier_it_comes():
     [
         ("  routes: [{protocols: [tcp]}]", "4: services[0].routes[0]: must set one of 'sources', 'destinations'"),
         ("  routes: [{protocols: [tcp, http], sources: [{port: 1}]}]", "4: services[0].routes[0]: protocols: a route is for tcp, or for protocols of HTTP"),
-        ("  routes: [{protocols: [tcp], sources: [{port: 1}], paths: [/]}]", "4: services[0].routes[0].paths: is of HTTP, and not for tcp"),
-        ("  routes: [{paths: [/], sources: [{port: 1}]}]", "4: services[0].routes[0].sources: is of tcp, and not for HTTP"),
-        ("  routes: [{paths: [/]}]", "4: services[0].routes[0]: its protocols do not fit the service, which speaks tcp"),
+        ("  routes: [{protocols: [tcp], sources: [{port: 1}], paths: [/]}]", "4: services[0].routes[0].paths: is for HTTP, not for tcp"),
+        ("  routes: [{paths: [/], sources: [{port: 1}]}]", "4: services[0].routes[0].sources: is for tcp, not for HTTP"),
+        ("  routes: [{paths: [/]}]", "4: services[0].routes[0]: its protocols do not fit its service, which has tcp"),
         ("  routes: [{protocols: [tcp], sources: [{ip: x}]}]", "4: services[0].routes[0].sources[0].ip: 'x' is not an address or a network"),
         ("  routes: [{protocols: [tcp], sources: [{}]}]", "4: services[0].routes[0].sources[0]: at least one of ip and port must be given"),
         ("  routes: [{protocols: [tls], snis: [a]}]", "is not supported"),
@@ -150,7 +150,7 @@ def test_a_listener_has_one_service(tmp_path):
     assert [service for _, service in setup.listeners] == [
         service["id"] for service in setup.configuration.of("services") if service["name"] == "s2"
     ]
-    with pytest.raises(ConfigError, match=r"kong.yaml:8: services\[1\].routes\[0\]: is not supported: all routes of one listener"):
+    with pytest.raises(ConfigError, match=r"kong.yaml:8: services\[1\].routes\[0\]: is not supported: all routes of a listener"):
         Setup(tmp_path / "kong.yaml", Environment.read({"KONG_STREAM_LISTEN": "0.0.0.0:9000"}), [])
 
 

@@ -279,7 +279,7 @@ def test_connections_go_on_when_the_configuration_is_exchanged(engine, tmp_path,
                 assert said(new, b"abc") == b"abc"
             assert said(old, b"abc") == b"ABC"
         write("", "127.0.0.1:1")
-        assert served.reload() == "tcp: other listeners take effect when the server is started again"
+        assert served.reload() == "tcp: changed listeners take effect after a restart"
 
 
 def test_several_processes_beside_http(tmp_path, serve, echo):
@@ -311,7 +311,7 @@ def test_several_processes_beside_http(tmp_path, serve, echo):
         ({"upstream": "app"}, r"tcp\[0\].upstream: .*'app'"),
         ({"upstream": "tcp://x"}, r"tcp\[0\].upstream: 'tcp://x' is not a server: write it as tcp://HOST:PORT"),
         ({"upstream": "tcp://x:70000"}, r"tcp\[0\].upstream"),
-        ({"filters": [{"file": UPPER, "match": {"hosts": ["a"]}}]}, r"tcp\[0\].filters\[0\].match: is about requests"),
+        ({"filters": [{"file": UPPER, "match": {"hosts": ["a"]}}]}, r"tcp\[0\].filters\[0\].match: selects HTTP requests"),
         ({"idle_timeout": 0}, r"tcp\[0\].idle_timeout"),
         ({"listens": 1}, r"tcp\[0\].listens: is not known"),
     ],

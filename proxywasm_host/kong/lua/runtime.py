@@ -183,7 +183,7 @@ class Runtime:
                 effect = run.send(None)
         except StopIteration as end:
             return end.value
-        raise PluginFailed(f"code outside of requests may not wait, as it does with {effect}")
+        raise PluginFailed(f"code outside of requests must not wait, but it waits for {effect}")
 
     def _go_on(self, call: Call, function: LuaValue, go_on: LuaValue, arguments: Sequence[Any]) -> tuple[Any, ...]:
         """Call a function, or resume its coroutine. Returns what resumes it next, the outcome, and its values."""

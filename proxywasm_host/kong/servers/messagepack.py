@@ -98,7 +98,7 @@ class MessagePack:
                 if kind == 2:
                     self._notices += 1
                     if self._notices > MOST_NOTICES:
-                        raise PluginServerError(f"more than {MOST_NOTICES} notices, and no answer")
+                        raise PluginServerError(f"more than {MOST_NOTICES} notices without an answer")
                     continue
                 if kind != 1 or id != self._id:
                     raise PluginServerError(f"an answer to message {id!r}, while {self._id} is under way")

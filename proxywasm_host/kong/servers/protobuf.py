@@ -311,7 +311,7 @@ class ProtoBuf:
             return None
         (size,) = SIZE.unpack_from(self._buffer)
         if size > MOST:
-            raise PluginServerError(f"a frame of {size} bytes, at most {MOST} are taken")
+            raise PluginServerError(f"a frame of {size} bytes; at most {MOST} are accepted")
         if len(self._buffer) < SIZE.size + size:
             return None
         frame = bytes(self._buffer[SIZE.size : SIZE.size + size])
