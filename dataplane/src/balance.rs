@@ -141,7 +141,7 @@ impl Servers {
         next
     }
 
-    /// Note whether a request to a server failed, as Envoy's outlier detection does.
+    /// Note whether a request to a server failed, and eject the server if it is due, as Envoy's outlier detection does.
     pub fn note(&self, at: usize, failed: bool) {
         let known = &self.all[at].known;
         if failed {

@@ -183,9 +183,8 @@ impl Known {
     }
 }
 
-/// A request for its stream: a mapping of properties, which is made when a filter first reads one. A call of it
-/// receives
-/// an effect that no event returned.
+/// A request for its stream: a mapping of properties, made when a filter first reads one. An effect that no event
+/// returned arrives as a call of this object.
 #[pyclass(frozen, mapping, name = "Request")]
 pub struct PyRequest {
     filters: Arc<Filters>,
@@ -316,7 +315,7 @@ fn call<'py>(
     let pointers: [*mut ffi::PyObject; 5] =
         std::array::from_fn(|at| arguments.get(at).map_or(std::ptr::null_mut(), |one| one.as_ptr()));
     let positional = arguments.len() - keywords.len();
-    // SAFETY: the pointers are borrowed for the whole call, and there are as many as it is told.
+    // SAFETY: the pointers are borrowed for the whole call, and their number is the given one.
     unsafe {
         let result = ffi::PyObject_Vectorcall(function.as_ptr(), pointers.as_ptr(), positional, keywords.as_ptr());
         Bound::from_owned_ptr_or_err(function.py(), result)

@@ -68,8 +68,7 @@ impl Http1 {
 
     /// Send a request, over an idle connection if there is one. If a reused connection could not take it, it goes over
     /// another. If the server closed a reused connection during the request, it is sent again, provided that it has no
-    /// body
-    /// and an idempotent method (RFC 9110, section 9.2.2).
+    /// body and an idempotent method (RFC 9110, section 9.2.2).
     pub async fn send(&self, mut request: Request<Up>) -> Result<(Response<Incoming>, Connection), UpstreamError> {
         loop {
             let mut connection = match self.idle() {

@@ -95,8 +95,7 @@ impl Http2 {
     }
 
     /// Send a request. If its connection has just closed, it goes over another. A request for a WebSocket waits until
-    /// the
-    /// server has announced its support.
+    /// the server has announced its support.
     pub async fn send(&self, mut request: Request<Up>) -> Result<Answer, Failed> {
         for again in [true, false] {
             let mut connection = match self.free() {

@@ -30,8 +30,7 @@ mod websocket;
 use pyo3::prelude::*;
 
 /// A request allocates and frees dozens of small blocks, which takes less time with mimalloc than with glibc. Huge
-/// pages
-/// would make the process larger (`no_thp`).
+/// pages would make the process larger (`no_thp`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

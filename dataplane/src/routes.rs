@@ -105,8 +105,7 @@ impl Routes {
     }
 
     /// The upstream of a route; `None` if it has none, or its header names none. `drawn`, a random number, chooses
-    /// among
-    /// several.
+    /// among several.
     pub fn upstream(&self, route: &Route, head: &Head, drawn: u64) -> Option<Arc<Upstream>> {
         match &route.target {
             Target::Upstream(upstream) => Some(upstream.clone()),

@@ -76,8 +76,7 @@ impl Busy {
     }
 
     /// Whether the connection must close to end a response, whatever the client has asked for: in HTTP/1.0, nothing
-    /// else
-    /// ends a body of unknown length.
+    /// else ends a body of unknown length.
     pub fn ends_with(&self, content: &Content) -> bool {
         self.1 < Version::HTTP_11 && content.size_hint().exact().is_none()
     }
@@ -199,8 +198,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
     }
 
     /// Close our side. Then wait until the client has closed its own, or had time to read the answer: closing while it
-    /// still
-    /// sends would make the system discard the answer.
+    /// still sends would make the system discard the answer.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.leaving.is_none() {
             ready!(Pin::new(&mut self.io).poll_shutdown(context))?;

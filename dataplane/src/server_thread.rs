@@ -185,8 +185,7 @@ impl PyServerThread {
     }
 
     /// Serve HTTP on the socket `listening`, and other protocols on those of `tcp`, in the calling thread until `end`.
-    /// The
-    /// sockets now belong to it. Without any, only call functions.
+    /// The sockets now belong to it. Without any, only call functions.
     #[pyo3(signature = (listening, tcp))]
     fn run(&self, py: Python<'_>, listening: Option<i32>, tcp: Vec<i32>) -> PyResult<()> {
         let inbox = self.inbox.lock().unwrap().take().ok_or_else(|| PyRuntimeError::new_err("it runs or has run"))?;
@@ -218,10 +217,8 @@ impl PyServerThread {
     }
 
     /// Call a function in the thread that runs whenever data has arrived at this socket, until it returns false. It
-    /// must
-    /// read everything: what it leaves is not reported again. The end of the stream is reported, too: shut the socket
-    /// down
-    /// to end the calls. Raises: OSError.
+    /// must read everything: what it leaves is not reported again. The end of the stream is reported, too: shut the
+    /// socket down to end the calls. Raises: OSError.
     fn watch(&self, socket: i32, function: Py<PyAny>) -> PyResult<()> {
         let own = unsafe { BorrowedFd::borrow_raw(socket) }.try_clone_to_owned()?;
         let _ = self.commands.send(Command::Watch(own, function));

@@ -67,8 +67,7 @@ pub async fn carry(stream: Option<&Arc<Stream>>, client: Upgraded, server: Upgra
 }
 
 /// Carry bytes through filters until both sides have ended. Returns the side that breaks off, if one does; filters
-/// count
-/// as the server. `ended`: the client has ended already.
+/// count as the server. `ended`: the client has ended already.
 pub async fn both_ways<C, S>(stream: &impl Passed, client: C, server: S, ended: bool) -> Result<(), Side>
 where
     C: AsyncRead + AsyncWrite,

@@ -291,8 +291,7 @@ impl Upstream {
     }
 
     /// Send a request and wait for its response. The time-out counts from the last part of the request. Failed requests
-    /// are
-    /// sent again as the policy says. `lease` gets what is in use until the response has ended.
+    /// are sent again as the policy says. `lease` gets what is in use until the response has ended.
     pub async fn ask(
         &self,
         head: Box<Head>,

@@ -1,6 +1,5 @@
 //! WebSockets over HTTP/2 (RFC 8441): a CONNECT that names the protocol. Filters get the form of HTTP/1.1, a GET with
-//! an
-//! upgrade (RFC 6455), as in Envoy. Only the opening differs.
+//! an upgrade (RFC 6455), as in Envoy. Only the opening differs.
 
 use crate::body::Content;
 use crate::head;
@@ -29,8 +28,7 @@ fn accept(key: &[u8]) -> HeaderValue {
 // -- From a client ------------------------------------------------------------------------------------------------
 
 /// Turn a CONNECT for a WebSocket into an upgrade, with a key that we make. Returns the `Sec-WebSocket-Accept` that
-/// must
-/// answer it.
+/// must answer it.
 pub fn from_connect<B>(request: &mut Request<B>) -> Option<HeaderValue> {
     let protocol = request.extensions().get::<Protocol>().filter(|_| request.method() == Method::CONNECT)?;
     if !is(protocol.as_ref()) {
