@@ -1,11 +1,11 @@
 """A worker: a host, its driver and its chain in one event loop, like a worker thread of Envoy.
 
-    worker = Worker(lambda: Host(services=services), ["auth.wasm"])
-    async with anyio.create_task_group() as group:
-        group.start_soon(worker.run)
-        await worker.ready()
-        …
-        await worker.stop()
+worker = Worker(lambda: Host(services=services), ["auth.wasm"])
+async with anyio.create_task_group() as group:
+    group.start_soon(worker.run)
+    await worker.ready()
+    …
+    await worker.stop()
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Modules from elsewhere: HTTP servers and OCI registries, by reference, pinned by digest, kept on disk.
+"""Modules from HTTP servers and OCI registries: found by reference, pinned by digest, stored on disk.
 
-`reference` says what can be written, `fetcher` puts it together; `oci` knows images and registries, `session` makes
-requests within limits, `credentials` reads Docker's configuration, `store` keeps what was fetched.
+`reference` parses references, and `fetcher` fetches their modules. `image` finds the module in an image, `oci`
+downloads from registries, `session` makes requests within limits, `credentials` reads Docker's configuration, and
+`store` has the fetched modules.
 """

@@ -1,8 +1,8 @@
-"""Reads the credentials for registries that ``docker login`` has stored.
+"""Reads the credentials that ``docker login`` has stored for registries.
 
 Source: Docker's ``config.json`` (``auths``, ``credHelpers``, ``credsStore``), and the protocol of
-docker/docker-credential-helpers. A key may also name a part of a registry (``registry.example/team``), as Kubernetes
-and Podman have it; the longest that fits counts.
+docker/docker-credential-helpers. A key may also name a part of a registry (``registry.example/team``), as in Kubernetes
+and Podman. The longest matching key counts.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = ["DOCKER_HUB", "Credentials", "default_config", "find_credentials"]
 
 DOCKER_HUB = "docker.io"
 HUB_KEY = "https://index.docker.io/v1/"
-"""The key of Docker's own registry in the file."""
+"""The key of Docker's own registry in ``config.json``."""
 HELPER_SECONDS = 30
 logger = logging.getLogger("proxywasm_host.fetch")
 
 
 @dataclass(frozen=True, repr=False)
 class Credentials:
-    """A user and a password, or a token instead: one to be exchanged (`identity`), or one to be sent (`bearer`)."""
+    """A user and a password, or instead a token that is exchanged (`identity`) or sent (`bearer`)."""
 
     user: str = ""
     password: str = ""
@@ -49,7 +49,7 @@ class Credentials:
 
 
 def default_config(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """The path of Docker's configuration: ``$DOCKER_CONFIG/config.json``, or else in ``~/.docker``."""
+    """The path of Docker's configuration: ``$DOCKER_CONFIG/config.json`` or ``~/.docker/config.json``, or ``None``."""
     if chosen := environment.get("DOCKER_CONFIG"):
         return Path(chosen) / "config.json"
     try:
@@ -59,9 +59,9 @@ def default_config(environment: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def find_credentials(file: Path | None, host: str, repository: str) -> Credentials | None:
-    """The credentials for an image's registry, if the configuration has any. May start a helper.
+    """The credentials for an image's registry, or ``None``. This may start a helper.
 
-    `file` is the configuration, and may be missing. Raises: FetchError, if it cannot be read, or a helper fails.
+    `file` is the configuration, and may be missing. Raises: FetchError, if it cannot be read or a helper fails.
     """
     config = _read(file)
     helper = _section(config, "credHelpers").get(host) or config.get("credsStore")
@@ -95,7 +95,7 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _normal(key: str) -> str:
-    """``https://index.docker.io/v1/`` is ``docker.io``; a registry's API version is no part of its name."""
+    """The name of a registry, without scheme and version of the API; ``docker.io`` for Docker's own."""
     if key == HUB_KEY:
         return DOCKER_HUB
     return re.sub(r"^https?://|/v[12]/?$|/$", "", key)
@@ -115,12 +115,12 @@ def _written(entry: dict[str, Any], host: str, file: Path | None) -> Credentials
 
 
 def _ask(helper: str, host: str) -> Credentials | None:
-    """The credentials from a helper; ``None`` if it is not installed, or has none for this registry."""
+    """The credentials from a helper; ``None`` if it is not installed or has none for this registry."""
     if not re.fullmatch(r"[\w.-]+", helper):
         raise FetchError(f"{helper!r} is not the name of a credential helper")
     program = shutil.which(f"docker-credential-{helper}")
     if program is None:
-        logger.warning("docker-credential-%s is not installed: what it knows of %s is not used", helper, host)
+        logger.warning("docker-credential-%s is not installed, so its credentials for %s are not used", helper, host)
         return None
     try:
         done = subprocess.run(  # noqa: S603 - the operator has configured it
@@ -131,7 +131,7 @@ def _ask(helper: str, host: str) -> Credentials | None:
         raise FetchError(f"docker-credential-{helper} failed for {host}: {error}") from None
     if answer is None:
         said = (done.stdout or done.stderr).decode("utf-8", "replace").strip()
-        if "credentials not found" in said:  # the protocol's own words
+        if "credentials not found" in said:  # the text that the protocol prescribes
             return None
         raise FetchError(
             f"docker-credential-{helper} failed for {host}: {said[:200] or f'exit code {done.returncode}'}"

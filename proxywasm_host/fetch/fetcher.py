@@ -1,12 +1,12 @@
-"""Modules by reference: fetched, checked, and kept for the next time.
+"""Fetches, checks and stores modules by reference.
 
 Rules of this module:
 
-* A given digest is always checked. A module that has it is never fetched again.
-* A reference without a digest is looked up by its policy. `pin` returns the digest that it stands for; the filter then
-  loads the module of that digest, even if the server has a newer one meanwhile.
-* The digest of a reference is noted once its module was loaded (`loaded`), so that hosts can start with this module
-  while the server is down. A server's answer counts: if it refuses us, or no longer has the module, that is an error.
+* A given digest is always checked. A stored module with that digest is never fetched again.
+* A reference without a digest is looked up as its policy says. `pin` returns its present digest. The filter then loads
+  the module with that digest, even if the server has a newer one meanwhile.
+* The digest of a reference is noted after its module was loaded (`loaded`), so that hosts can start with this module
+  while the server is down. If the server refuses access or no longer has the module, that is an error.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ logger = logging.getLogger("proxywasm_host.fetch")
 
 
 class ModuleFetcher:
-    """Fetches modules for hosts, from any thread; hosts and processes may share one, and a directory.
+    """Fetches modules for hosts, in any thread. Hosts may share a fetcher, and processes its directory.
 
     Args:
-        directory: where modules are kept; by default beside compiled ones (`default_directory`), ``None`` for memory.
-        ca: PEM file of authorities that are trusted beside the system's.
-        plain_http: hosts, with their ports, that are asked without TLS. This machine's own always may.
-        docker_config: Docker's ``config.json`` with the credentials for registries; by default the user's own.
-        timeout: seconds that a fetch may take in all.
-        refresh_interval: seconds after which carriers look again what references with the policy ``Always`` stand for;
-            ``None`` for never.
-        size_limit: bytes that the directory may hold.
+        directory: where modules are stored; by default next to compiled ones (`default_directory`), ``None`` for
+            memory. ca: PEM file of authorities that are trusted in addition to the system's.
+        plain_http: hosts, with their ports, that may be used without TLS. Those of this machine always may.
+        docker_config: Docker's ``config.json`` with the credentials for registries; by default that of the user.
+        timeout: seconds for a whole fetch.
+        refresh_interval: seconds between look-ups of references with the policy ``Always`` by carriers; ``None`` for no
+            further look-ups.
+        size_limit: maximum bytes in the directory.
 
-    Raises: TypeError or ValueError, with what to write instead.
+    Raises: TypeError or ValueError, whose message says what to write instead.
     """
 
     def __init__(
@@ -82,18 +82,18 @@ class ModuleFetcher:
         self._timeout = timeout
         self.refresh_interval = refresh_interval
         self._down: set[str] = set()
-        """References whose servers do not answer, which is told once."""
+        """References whose servers do not answer, which is logged once."""
         self._tags: dict[str, tuple[str, str]] = {}
-        """ETag and digest of what HTTP servers gave."""
+        """ETag and digest of the last answer of HTTP servers, by URL."""
 
     def read(
         self, code: str | os.PathLike[str], sha256: str = "", policy: PullPolicy | None = None, most: int | None = None
     ) -> bytes:
-        """The module that a path or a reference stands for; not much more of it than `most` bytes.
+        """The module at a path or reference. It may be incomplete if it has more than `most` bytes.
 
-        `sha256` is the digest that it must have: of the module, or of an image's manifest.
+        `sha256` is the digest that the module, or the manifest of an image, must have.
 
-        Raises: OSError, ModuleError; ValueError, for a reference that is none.
+        Raises: OSError, ModuleError; ValueError, for an invalid reference.
         """
         reference = reference_of(os.fspath(code))
         if reference is None:
@@ -103,7 +103,7 @@ class ModuleFetcher:
     def pin(
         self, code: str | os.PathLike[str], sha256: str = "", policy: PullPolicy | None = None, most: int | None = None
     ) -> str:
-        """The digest that a reference stands for now, and whose module is then there; empty for a path.
+        """Fetch the present module of a reference unless it is stored. Returns its digest; empty for a path.
 
         Raises: ModuleError.
         """
@@ -111,7 +111,7 @@ class ModuleFetcher:
         return "" if reference is None else self._fetch(reference, sha256, policy, most)[0]
 
     def loaded(self, code: str | os.PathLike[str], digest: str) -> None:
-        """Note that the module of this digest was loaded, and is good."""
+        """Note that the module with this digest was loaded successfully."""
         reference = reference_of(os.fspath(code))
         if reference is not None and not reference.digest:
             self._store.remember(reference.url, digest)
@@ -119,7 +119,7 @@ class ModuleFetcher:
     def _fetch(
         self, reference: Reference, sha256: str, policy: PullPolicy | None, most: int | None
     ) -> tuple[str, bytes]:
-        """Digest and module."""
+        """The digest and the module of a reference. Raises: FetchError."""
         pinned = check_sha256(sha256)
         if pinned and reference.digest and pinned != reference.digest:
             raise FetchError(f"{reference.url} is pinned to two digests, {reference.digest} and {pinned}")
@@ -138,13 +138,13 @@ class ModuleFetcher:
                 raise
             if reference.url not in self._down:
                 self._down.add(reference.url)
-                logger.warning("%s: %s; the module that was loaded last is taken, %s", reference.url, error, last)
+                logger.warning("%s: %s; the module that was loaded last is used, %s", reference.url, error, last)
             return last, found
         self._down.discard(reference.url)
         return fetched
 
     def _stored(self, reference: Reference, digest: str, most: int | None) -> bytes | None:
-        """The module of a digest, if all of it is here. Raises: FetchError, if it cannot be one."""
+        """The module of a digest, or ``None`` if it is not fully stored. Raises: FetchError, for an unusable image."""
         if reference.scheme != "oci":
             return self._store.blob(digest)
         try:
@@ -176,7 +176,7 @@ class ModuleFetcher:
             return digest, await registry.module(digest)
 
     async def _download(self, session: Any, reference: Reference, most: int | None) -> bytes:
-        """What a server has now; not sent again, if it says that it is the same."""
+        """The present content of a server, which is not sent again if the server says that it is unchanged."""
         tag, digest = self._tags.get(reference.url, ("", ""))
         same = self._store.blob(digest) if digest else None
         headers = {"if-none-match": tag} if same is not None else {}
@@ -194,5 +194,5 @@ class ModuleFetcher:
 
 @lru_cache(maxsize=1)
 def default_fetcher() -> ModuleFetcher:
-    """The fetcher that hosts use by default."""
+    """The default fetcher of hosts."""
     return ModuleFetcher()

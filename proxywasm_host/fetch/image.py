@@ -1,4 +1,4 @@
-"""Finds the module in an image. It does no I/O except on the store.
+"""Finds the module in an image, without I/O except on the store.
 
 Source: the OCI image specification; "Wasm Image Specification" of Istio and Solo (``spec.md``: the media types;
 ``spec-compat.md``: an image of one layer that holds ``plugin.wasm``), which Envoy Gateway and Higress follow; the
@@ -36,14 +36,14 @@ GZIP = (
 )
 IN_TAR = "plugin.wasm"
 BESIDE = 1 << 20
-"""Bytes that a layer may have beside its module: the headers of its archive."""
+"""Bytes that a layer may have in addition to its module, for the headers of its archive."""
 GIB = 1 << 30
 MAX_MANIFEST = 4 << 20
-"""Bytes of a manifest (what registries take at most)."""
+"""Maximum bytes of a manifest, as registries limit it."""
 
 
 class Absent(Exception):
-    """A part of an image is not in the store: its digest, its path at the registry, how many bytes it may have."""
+    """A part of an image is not in the store. Has its digest, its path at the registry and its maximum bytes."""
 
     def __init__(self, digest: str, path: str, most: int) -> None:
         super().__init__(digest)
@@ -51,7 +51,7 @@ class Absent(Exception):
 
 
 def module_of(store: Store, digest: str, most: int | None) -> bytes:
-    """The module of the image with this manifest, or index. Raises: Absent; FetchError, if there is none in it."""
+    """The module of the image with this manifest or index. Raises: Absent; FetchError, if the image has no module."""
     most = GIB if most is None else most
     manifest = _manifest(store, digest)
     if "manifests" in manifest:
@@ -59,7 +59,7 @@ def module_of(store: Store, digest: str, most: int | None) -> bytes:
     kind, layer, size = _layer(manifest)
     limit = most + (0 if kind in WASM else BESIDE)
     if size > limit:
-        raise FetchError(f"its layer has {size} bytes; at most {limit} are taken")
+        raise FetchError(f"the image's layer has {size} bytes; the limit is {limit}")
     content = _blob(store, layer, "blobs", limit)
     return content if kind in WASM else _from_tar(content, kind in GZIP, most)
 
@@ -89,7 +89,7 @@ def _digest(of: dict[str, Any]) -> str:
 
 
 def _of_platform(manifests: Any) -> str:
-    """The digest of an index's manifest for WebAssembly, or for linux/amd64 (Istio's), or the only one."""
+    """The digest of an index's only manifest, or of that for WebAssembly, or for linux/amd64 (as from Istio)."""
     found: dict[str, str] = {}
     for entry in manifests if isinstance(manifests, list) else []:
         platform = entry.get("platform") if isinstance(entry, dict) else None
@@ -106,24 +106,25 @@ def _of_platform(manifests: Any) -> str:
 
 
 def _layer(manifest: dict[str, Any]) -> tuple[str, str, int]:
-    """Media type, digest and size of the layer that holds the module. Documents may stand beside it."""
+    """Media type, digest and size of the layer with the module. The image may also have documents."""
     given = manifest.get("layers")
     layers = [layer for layer in given if isinstance(layer, dict)] if isinstance(given, list) else []
     for kinds in (WASM, (*TAR, *GZIP)):
         fitting = [layer for layer in layers if layer.get("mediaType") in kinds]
         if len(fitting) > 1:
-            raise FetchError(f"the image has {len(fitting)} layers that could hold the module; one is understood")
+            raise FetchError(f"the image has {len(fitting)} layers that could hold the module; only one is supported")
         if fitting:
             size = fitting[0].get("size")
             return fitting[0]["mediaType"], _digest(fitting[0]), size if isinstance(size, int) else 0
     kinds_there = ", ".join(repr(layer.get("mediaType")) for layer in layers[:5]) or "no layers"
     raise FetchError(
-        f"the image holds no module: it has {kinds_there}; {WASM[0]} is understood, and an image of one layer"
+        f"the image holds no module: it has {kinds_there}; "
+        f"it needs a layer of the type {WASM[0]}, or a single layer with {IN_TAR}"
     )
 
 
 def _from_tar(content: bytes, zipped: bool, most: int) -> bytes:
-    """``plugin.wasm`` of a layer."""
+    """The content of ``plugin.wasm`` in a layer. Raises: FetchError."""
     if zipped:
         content = _unzipped(content, most + BESIDE)
     try:
@@ -131,7 +132,7 @@ def _from_tar(content: bytes, zipped: bool, most: int) -> bytes:
             for member in archive:
                 if member.isreg() and PurePosixPath(member.name).name == IN_TAR:
                     if member.size > most:
-                        raise FetchError(f"{IN_TAR} has {member.size} bytes; at most {most} are taken")
+                        raise FetchError(f"{IN_TAR} has {member.size} bytes; the limit is {most}")
                     file = archive.extractfile(member)
                     return file.read() if file else b""
     except (tarfile.TarError, EOFError, ValueError) as error:

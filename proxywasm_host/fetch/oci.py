@@ -1,7 +1,7 @@
-"""Images from OCI registries.
+"""Downloads images from OCI registries.
 
-Source: the OCI distribution specification, and Docker's token specification. This module has only the requests of a
-download. Existing libraries bound neither time nor size, and check no digest.
+Source: the OCI distribution specification, and Docker's token specification. Only the requests of a download are
+implemented. (Existing libraries limit neither time nor size, and do not check digests.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Registry"]
 
 ACCEPT = {"accept": ", ".join((*MANIFESTS, *INDEXES))}
 ROUNDS = 4
-"""An index, a manifest and a layer, and then the module."""
+"""Three rounds fetch the index, the manifest and the layer; the last one reads the module."""
 
 
 class Registry:
@@ -29,7 +29,7 @@ class Registry:
     def __init__(
         self, session: Session, store: Store, reference: Reference, credentials: Credentials | None, most: int | None
     ) -> None:
-        """Modules of more than `most` bytes are refused."""
+        """Larger modules than `most` bytes are refused."""
         self._session = session
         self._store = store
         self._reference = reference
@@ -38,15 +38,15 @@ class Registry:
         self._authorization = ""
 
     async def resolve(self) -> str:
-        """The digest of the manifest that the tag stands for now, which is then in the store."""
+        """Look up the tag. Returns the digest of its present manifest, which is then in the store."""
         path = f"manifests/{self._reference.tag}"
         digest = (await self._get(path, ACCEPT, method="HEAD")).headers.get("docker-content-digest", "")
         if SHA256.fullmatch(digest) and self._store.blob(digest) is not None:
-            return digest  # asking for its manifest would count as a download
+            return digest  # a request for its manifest would count as a download
         return self._store.put((await self._get(path, ACCEPT)).body)
 
     async def module(self, digest: str) -> bytes:
-        """The module of an image, from the store as far as it is there."""
+        """The module of an image. Parts that are not in the store are fetched."""
         for _ in range(ROUNDS):
             try:
                 return module_of(self._store, digest, self._most)
@@ -60,10 +60,10 @@ class Registry:
         accept = ACCEPT if part.path.startswith("manifests") else {}
         found = self._store.put((await self._get(part.path, accept, part.most)).body)
         if found != part.digest:
-            raise FetchError(f"{self._reference.host} gave {found} where {part.digest} was asked for")
+            raise FetchError(f"{self._reference.host} sent {found} instead of {part.digest}")
 
     async def _get(self, path: str, headers: dict[str, str], most: int = MAX_MANIFEST, method: str = "GET") -> Answer:
-        """Fetch a path of the registry. If the registry asks for credentials, send the request again with them."""
+        """Fetch a path from the registry. If the registry demands credentials, the request is repeated with them."""
         host = self._reference.host
         api = "registry-1.docker.io" if host == DOCKER_HUB else host
         url = f"{await self._session.scheme(api)}://{api}/v2/{self._reference.repository}/{path}"
@@ -85,15 +85,13 @@ class Registry:
         return answer
 
     async def _authorize(self, challenge: str) -> str:
-        """The value of ``Authorization`` that a challenge asks for (RFC 9110, and Docker's token specification)."""
+        """The value of ``Authorization`` for a challenge (RFC 9110, and Docker's token specification)."""
         scheme, _, rest = challenge.partition(" ")
         known = self._credentials
         if scheme.lower() == "basic":
             return known.basic if known else ""
         if scheme.lower() != "bearer":
-            raise FetchError(
-                f"{self._reference.host} wants to be authorized by {scheme[:50]!r}, which is not known here"
-            )
+            raise FetchError(f"{self._reference.host} demands authorization by {scheme[:50]!r}, which is not supported")
         if known and known.bearer:
             return f"Bearer {known.bearer}"
         try:

@@ -1,11 +1,11 @@
-"""References to modules, beside paths of files: URLs of files, HTTP servers and OCI registries.
+"""References to modules other than paths: URLs of files, HTTP servers and OCI registries.
 
     file:///etc/filters/auth.wasm
     https://downloads.example/auth.wasm
     oci://registry.example:5000/filters/auth:1.2
     oci://registry.example/filters/auth:1.2@sha256:3b2f…    (the manifest's digest)
 
-The forms are those of Istio's ``WasmPlugin.url``, always with a scheme, so that a path is never mistaken for a host.
+The forms are those of Istio's ``WasmPlugin.url``, but always with a scheme, so that no path is mistaken for a host.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 PullPolicy = Literal["IfNotPresent", "Always"]
-"""Istio's ``imagePullPolicy``: whether a reference without a digest is looked up again when there is a module of it."""
+"""Istio's ``imagePullPolicy``: whether to look up a reference without a digest although its module is stored."""
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|file:")
 REGISTRY = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
@@ -45,27 +45,27 @@ HOW = "write it as oci://registry/repository:tag, or oci://registry/repository@s
 
 
 class FetchError(ModuleError):
-    """A module that could not be fetched, or is not the one that was asked for."""
+    """A module that could not be fetched, or differs from the requested one."""
 
     code = "fetch"
 
 
 class Unreachable(FetchError):
-    """A server cannot answer now. The module that it gave before stays good."""
+    """A server cannot answer now. Its last module remains usable."""
 
     code = "unreachable"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Where a module is fetched from.
+    """The place from which a module is fetched.
 
     Args:
-        url: as it was written, without its digest.
+        url: the reference as written, without its digest.
         scheme: ``http``, ``https`` or ``oci``.
-        host: of the server or registry, with its port if one was given.
-        repository, tag: of an image; the tag is ``latest`` where none was given.
-        digest: ``sha256:…``, if there is one.
+        host: server or registry, with the port if one was given.
+        repository, tag: those of an image. The tag is ``latest`` if neither tag nor digest was given.
+        digest: ``sha256:…``, or empty.
     """
 
     url: str
@@ -77,15 +77,15 @@ class Reference:
 
     @property
     def policy(self) -> PullPolicy:
-        """The default policy of a tag, as in Istio."""
+        """The default policy for the tag, as in Istio."""
         return "Always" if self.tag == "latest" else "IfNotPresent"
 
 
 @lru_cache(64)
 def reference_of(code: str) -> Reference | None:
-    """The reference that a text is; ``None``, if it is the path of a file, or a ``file:`` URL.
+    """Parse a reference; ``None`` for the path of a file or a ``file:`` URL.
 
-    Raises: ValueError, which says what to write.
+    Raises: ValueError, whose message says what to write.
     """
     found = SCHEME.match(code)
     if found is None or code.startswith("file:"):
@@ -94,7 +94,7 @@ def reference_of(code: str) -> Reference | None:
     if scheme == "oci":
         return _image(code)
     if scheme not in ("http", "https"):
-        raise ValueError(f"{code!r} has a scheme that is not known: there are file:, https://, http:// and oci://")
+        raise ValueError(f"{code!r} has an unknown scheme: use file:, https://, http:// or oci://")
     from urllib.parse import urlsplit  # noqa: PLC0415 - takes long to import
 
     try:
@@ -105,7 +105,7 @@ def reference_of(code: str) -> Reference | None:
     if not right or re.search(r"[\s\x00-\x1f\x7f]", code):
         raise ValueError(f"{code!r} is not a URL: write it as https://host/path/filter.wasm")
     if "@" in parts.netloc:
-        raise ValueError("a URL of a module has no user and password: they would be in each log")
+        raise ValueError("the URL of a module must not contain a user and password, which would appear in logs")
     return Reference(code.partition("#")[0], scheme, parts.netloc)
 
 
@@ -119,13 +119,13 @@ def _image(code: str) -> Reference:
     if not REGISTRY.fullmatch(host) or not REPOSITORY.fullmatch(repository):
         raise ValueError(f"{code!r} does not name an image: {HOW}")
     if colon and not TAG.fullmatch(tag):
-        raise ValueError(f"{code!r} has a tag that is none: {HOW}")
+        raise ValueError(f"{code!r} has an invalid tag: {HOW}")
     pinned = check_sha256(digest) if at else ""
     return Reference(f"oci://{name}", "oci", host, repository, tag or ("" if pinned else "latest"), pinned)
 
 
 def check_sha256(value: Any) -> str:
-    """A digest as ``sha256:…``, in small letters; empty, if it is. Raises: ValueError."""
+    """A digest as ``sha256:…`` in lower case; an empty text stays empty. Raises: ValueError."""
     if value == "":
         return ""
     found = SHA256.fullmatch(value) if isinstance(value, str) else None
@@ -142,20 +142,20 @@ def digest_of(content: bytes) -> str:
 
 
 def checked(content: bytes, wanted: str) -> bytes:
-    """The module, if it has the digest that was said. Raises: FetchError."""
+    """Check the digest of a module, if one is given, and return the module. Raises: FetchError."""
     wanted = check_sha256(wanted)
     if wanted and digest_of(content) != wanted:
-        raise FetchError(f"the module has {digest_of(content)}, and is pinned to {wanted}")
+        raise FetchError(f"the module has {digest_of(content)}, but is pinned to {wanted}")
     return content
 
 
 def is_remote(code: str | os.PathLike[str]) -> bool:
-    """Whether a module is fetched. Raises: ValueError."""
+    """Whether a module must be fetched. Raises: ValueError."""
     return reference_of(os.fspath(code)) is not None
 
 
 def is_configuration(path: str | os.PathLike[str]) -> bool:
-    """Whether a file says which filters there are, and is none itself, by its ending."""
+    """Whether a file is a configuration rather than a filter, by its suffix."""
     return os.fspath(path).endswith((".yaml", ".yml", ".json", ".toml", ".conf"))
 
 
@@ -173,7 +173,7 @@ def local_path(code: str | os.PathLike[str]) -> str:
 
 
 def name_of(code: str | os.PathLike[str]) -> str:
-    """The name of a filter without a given one: its file or image, without directory, ending and tag."""
+    """The default name of a filter: that of its file or image, without directory, suffix and tag."""
     text = os.fspath(code)
     reference = reference_of(text)
     if reference is not None and reference.repository:

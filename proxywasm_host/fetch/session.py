@@ -1,7 +1,7 @@
 """Requests for modules, with limits of size, time and redirects.
 
-httpx2 bounds each wait but not the whole request, and reads any amount. So each fetch runs in a new event loop, which
-ends when its time is over, and bodies are counted while they come.
+httpx2 limits each wait, but neither the whole request nor the size of its body. So each fetch runs in a new event loop,
+which ends at the time limit, and bodies are counted while they arrive.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ __all__ = ["Answer", "Session", "run"]
 
 REDIRECTS = 5
 MAX_ANSWER = 4 << 20
-"""Bytes of what is not a module: manifests, tokens, errors (what registries take for a manifest at most)."""
+"""Maximum bytes of answers other than modules: manifests, tokens, errors. Registries limit manifests to this."""
 WAIT = 30.0
-"""Seconds without a byte."""
+"""Maximum seconds without a byte."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses of a server that cannot answer now."""
+"""Statuses that mean that a server cannot answer now."""
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server has answered, as a whole."""
+    """A complete answer of a server."""
 
     status: int
     headers: httpx2.Headers
@@ -47,9 +47,9 @@ class Answer:
 
 
 def run(work: Callable[[], Awaitable[Result]], seconds: float) -> Result:
-    """Do some work in a new event loop in a new thread. Raises: the work's errors; Unreachable, if its time is over.
+    """Run work in a new event loop in a new thread. Raises: the errors of the work; Unreachable, after `seconds`.
 
-    A caller in an event loop blocks that loop meanwhile, as by reading a file.
+    A caller in an event loop blocks that loop meanwhile, like reading a file.
     """
     outcome: list[Result] = []
     failed: list[BaseException] = []
@@ -75,7 +75,7 @@ def run(work: Callable[[], Awaitable[Result]], seconds: float) -> Result:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, which may have a port, is this machine."""
+    """Whether a host, with or without a port, is this machine."""
     name = httpx2.URL(f"http://{host}").host
     try:
         return ipaddress.ip_address(name).is_loopback
@@ -84,7 +84,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Session:
-    """Requests of one fetch. `ca` is a file of authorities that are trusted beside the system's."""
+    """The requests of one fetch. `ca` is a file of authorities that are trusted in addition to the system's."""
 
     def __init__(self, ca: str | None, plain_http: frozenset[str]) -> None:
         self._plain = plain_http
@@ -95,7 +95,7 @@ class Session:
         except OSError as error:
             raise FetchError(f"cannot read the authorities in {ca}: {error.strerror or error}") from None
         here: dict[str, Any] = {f"all://{name}": None for name in ("localhost", "127.0.0.1", "[::1]")}
-        self._client = httpx2.AsyncClient(verify=context, timeout=WAIT, mounts=here)  # no proxy for ourselves
+        self._client = httpx2.AsyncClient(verify=context, timeout=WAIT, mounts=here)  # no proxy for this machine
         self._schemes: dict[str, str] = {}
 
     async def __aenter__(self) -> Session:
@@ -107,18 +107,18 @@ class Session:
         await self._client.aclose()
 
     def check(self, url: httpx2.URL) -> None:
-        """Raises: FetchError, for plain HTTP that was not allowed."""
+        """Raises: FetchError, for plain HTTP that is not allowed, and other schemes."""
         host = url.netloc.decode()
         if url.scheme == "http" and not (is_loopback(host) or host in self._plain):
             raise FetchError(
-                f"{host} is asked without TLS, by which anybody on the way may exchange the module: "
+                f"{host} is used without TLS, so that anyone on the network path could replace the module: "
                 "use https, or name the host in plain_http"
             )
         if url.scheme not in ("http", "https"):
-            raise FetchError(f"{url} is not an HTTP server's")
+            raise FetchError(f"{url} is not a URL of an HTTP server")
 
     async def scheme(self, host: str) -> str:
-        """The scheme for a registry: TLS, unless it is named as one without; on this machine, whichever it speaks."""
+        """The scheme for a registry: ``https`` unless it is in `plain_http`; on this machine, what it supports."""
         if host in self._plain:
             return "http"
         if not is_loopback(host):
@@ -142,9 +142,9 @@ class Session:
         most: int = MAX_ANSWER,
         form: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Make a request and follow where it leads. ``Authorization`` goes to the first server alone.
+        """Make a request and follow redirects. Only the first server gets ``Authorization``.
 
-        Raises: FetchError, for an answer of more than `most` bytes, or a redirect that may not be; Unreachable.
+        Raises: FetchError, for an answer of more than `most` bytes or a forbidden redirect; Unreachable.
         """
         at = httpx2.URL(url)
         sent = {"accept-encoding": "identity", **(headers or {})}
@@ -175,7 +175,7 @@ class Session:
     ) -> Answer:
         async with self._client.stream(method, url, headers=headers, data=form) as response:
             if response.headers.get("content-encoding", "identity").lower() != "identity":
-                raise FetchError(f"{url.netloc.decode()} encodes its answer, which was not asked for")
+                raise FetchError(f"{url.netloc.decode()} encodes its answer, although that was not requested")
             body = bytearray()
             if not 300 <= response.status_code < 400:
                 limit = most if response.status_code == 200 else MAX_ANSWER
@@ -187,7 +187,7 @@ class Session:
 
 
 def _speaks_no_tls(error: BaseException | None) -> bool:
-    """Whether a handshake failed for another reason than a certificate."""
+    """Whether a TLS handshake failed for a reason other than a certificate."""
     while error is not None:
         if isinstance(error, ssl.SSLError):
             return not isinstance(error, ssl.SSLCertVerificationError)

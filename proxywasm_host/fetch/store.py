@@ -1,7 +1,7 @@
-"""Stores fetched blobs by digest, and the digest that each reference had last.
+"""Stores fetched blobs by digest, and the last digest of each reference.
 
-Each read checks a blob against its digest; a blob that does not match counts as missing. So the store need not trust
-others with its blobs. It reads the digests of references only from a directory that belongs to this user.
+Each read checks a blob against its digest, and a blob that does not match counts as missing. So others may have access
+to the blobs. The digests of references are read only from a directory that belongs to this user.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from proxywasm_host.own_files import TEMPORARY, check_own, open_own, replace_fil
 __all__ = ["Store"]
 
 IN_MEMORY = 256 << 20
-"""Bytes that are kept where there is no directory."""
+"""Maximum bytes in memory, without a directory."""
 ABANDONED = 3600
-"""Seconds after which a temporary file is nobody's any more."""
+"""Seconds after which a temporary file is considered abandoned."""
 logger = logging.getLogger("proxywasm_host.fetch")
 
 
 class Store:
-    """Any number of threads and processes may share a directory. What cannot be written to disk is kept in memory.
+    """Stores blobs. Threads and processes may share a directory. A blob that cannot be written to disk stays in memory.
 
     Args:
-        directory: is made if it is not there; ``None`` keeps everything in memory.
-        size_limit: bytes of blobs on disk; those that were read the longest ago go first.
+        directory: created if it is missing. ``None``: everything stays in memory.
+        size_limit: maximum bytes of blobs on disk; those least recently read are removed first.
     """
 
     def __init__(self, directory: Path | None, size_limit: int) -> None:
@@ -43,7 +43,7 @@ class Store:
         self._last: dict[str, str] = {}
 
     def blob(self, digest: str) -> bytes | None:
-        """The bytes of this digest, if they are there."""
+        """The blob with this digest, or ``None``."""
         with self._lock:
             content = self._memory.get(digest)
         if content is None and self.directory is not None:
@@ -51,13 +51,13 @@ class Store:
             with suppress(OSError), open_own(path) as file:
                 content = file.readall()
                 if digest_of(content) != digest:
-                    logger.debug("%s is torn or tampered with: it is fetched anew", path)
+                    logger.debug("%s is damaged or was tampered with, and is fetched again", path)
                     return None
                 os.utime(path)  # for the order of removal
         return content
 
     def put(self, content: bytes) -> str:
-        """Keep bytes, and return their digest."""
+        """Store a blob, and return its digest."""
         digest = digest_of(content)
         try:
             directory = self._prepared("blobs")
@@ -72,7 +72,7 @@ class Store:
         return digest
 
     def last(self, url: str) -> str:
-        """The digest that was remembered for a reference; empty, if there is none."""
+        """The digest that was noted for a reference; empty without one."""
         with self._lock:
             known = self._last.get(url, "")
         if not known and self.directory is not None:
@@ -83,7 +83,7 @@ class Store:
         return known
 
     def remember(self, url: str, digest: str) -> None:
-        """Note what a reference stands for."""
+        """Note the digest of a reference."""
         if self.last(url) == digest:
             return
         with self._lock:
@@ -101,7 +101,7 @@ class Store:
         return directory / "references" / sha256(url.encode()).hexdigest()
 
     def _prepared(self, folder: str) -> Path:
-        """A folder of ours. Raises: OSError, also where there is no directory."""
+        """A folder of our directory, created if it is missing. Raises: OSError, also without a directory."""
         if self.directory is None:
             raise FileNotFoundError("there is no directory")
         path = self.directory / folder
@@ -113,14 +113,14 @@ class Store:
     def _make_room(self, directory: Path) -> None:
         found = []
         for entry in os.scandir(directory):
-            with suppress(FileNotFoundError):  # another process makes room as well
+            with suppress(FileNotFoundError):  # another process also makes room
                 status = entry.stat(follow_symlinks=False)
                 if not entry.name.startswith(TEMPORARY):
                     found.append((status.st_mtime_ns, status.st_size, entry.path))
                 elif status.st_mtime < time.time() - ABANDONED:
                     Path(entry.path).unlink()
         room = self._size_limit
-        for _, size, path in sorted(found, reverse=True)[1:]:  # the newest is what was asked for
+        for _, size, path in sorted(found, reverse=True)[1:]:  # the newest is the one just stored
             room -= size
             if room < 0:
                 Path(path).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Requests of any carrier as files, to be run again without the outside world.
+"""Records requests of any carrier to files, and replays them without the outside world.
 
     app = ProxyWasmMiddleware(app, ["auth.wasm"], record=Record("recordings", failures_only=True))
 

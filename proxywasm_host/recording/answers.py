@@ -1,4 +1,4 @@
-"""The answers to the callouts of a recording, as a test gives them: by kind and cluster, in the order of questions."""
+"""Finds the answers to the callouts of a recording for a test, by kind and cluster, in the order of questions."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from proxywasm_host.testing.callouts import answer_of
 
 __all__ = ["REPLAY_INSTEAD", "answers_of"]
 
-REPLAY_INSTEAD = "which a test cannot express: compare all that it did, with proxywasm_host.recording.replay"
+REPLAY_INSTEAD = "which a test cannot express: compare everything with proxywasm_host.recording.replay"
 ASKS = re.compile(r" *proxy_(http|grpc|redis)_(call|stream)\(.*\) = OK callout (\d+) to ('.*'|\".*\")")
 SENDS = re.compile(r" *proxy_(grpc)_(send)\(token=callout (\d+) to ('.*?'|\".*?\"), message=.*\) = OK")
-"""Hostcalls of a recording that make a callout, and that send a message on one."""
+"""Lines of a recording for hostcalls that make a callout, and for those that send a message on one."""
 
 
 @dataclass
 class _Question:
-    """A callout, or a message on a stream of gRPC, and the answers to it."""
+    """A callout, or a message on a gRPC stream, with its answers."""
 
     kind: str
     cluster: str
     at: int
-    """Which of the events it came in."""
+    """The index of the event in which it was asked."""
     time_ns: int
     streams: bool
     later: float = 0.0
-    """Seconds until the first answer, if other events came before."""
+    """Seconds until the first answer, if other events came before it."""
     answers: list[Any] = field(default_factory=list)
 
     @property
@@ -58,7 +58,7 @@ def answers_of(recording: Recording) -> dict[tuple[str, str], list[Any]]:
             kind, what, number, cluster = asked.groups()
             key = literal_eval(cluster), int(number)
             question = _Question(kind, key[0], at, event.time_ns, streams=what != "call")
-            if what == "stream":  # it asks nothing yet; what is answered before it does, is answered then
+            if what == "stream":  # asks nothing yet; its first message gets the answers that come before it
                 open[key] = question
                 continue
             if what == "send" and (begun := open.get(key)) is not None and begun not in questions:
@@ -69,15 +69,15 @@ def answers_of(recording: Recording) -> dict[tuple[str, str], list[Any]]:
     for question in questions:
         answers[question.kind, question.cluster].append(question.answer)
     for (cluster, _), question in open.items():
-        if question not in questions:  # a stream on which nothing was sent
+        if question not in questions:  # a stream without messages of the filter
             if question.answers:
-                raise ConfigError(f"a stream of gRPC was answered before the filter sent anything, {REPLAY_INSTEAD}")
+                raise ConfigError(f"a gRPC stream was answered before the filter sent anything, {REPLAY_INSTEAD}")
             answers.setdefault((question.kind, cluster), [])
     return dict(answers)
 
 
 def _answered(event: Event, at: int, events: list[Event], open: dict[tuple[str, int], _Question]) -> None:
-    """Note a reply with the question that it answers. Raises: ConfigError."""
+    """Add a reply to the question that it answers. Raises: ConfigError."""
     question = open.get((event.given["cluster"], event.given["number"]))
     if question is None:
         raise ConfigError("the recording has a reply to a callout of another request, which a test cannot express")

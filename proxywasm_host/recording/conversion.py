@@ -1,7 +1,7 @@
-"""Converts a recording to a test as people would write it: answers, request, and outcome.
+"""Converts a recording to a test as a person would write it, with answers, request and outcome.
 
-The test is run before it is written, and it expects the outcome of that run. If the outcome differs from the recording,
-or a test cannot express the recording, the conversion is refused.
+The test is run before it is written, and expects the outcome of that run. The conversion is refused if the outcome
+differs from the recording, or if a test cannot express the recording.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from proxywasm_host.testing.scenario import Scenario, headers_source, literal
 __all__ = ["as_pytest", "as_suite"]
 
 OPTIONS = ("name", "root_id", "vm_id", "vm_configuration", "environment", "allow_on_headers_stop_iteration")
-"""Fields of a `FilterConfig` that a test writes if they differ from the defaults."""
+"""Fields of a `FilterConfig` that are written if they differ from the defaults."""
 
 
 @dataclass
 class RecordedTest:
-    """The parts of a test that a recording becomes."""
+    """The parts of the test for a recording."""
 
     filters: list[FilterConfig]
     profile: str
     time_ns: int
-    """When the filters are started."""
+    """The time when the filters start, in nanoseconds since 1970."""
     waits: float
-    """Seconds until the request comes, in which they tick."""
+    """Seconds until the request comes; the filters tick meanwhile."""
     scenario: Scenario
 
     def run(self, engine: str | None) -> Outcome | None:
-        """What comes of it; ``None``, if a filter does not start."""
+        """Run the test. Returns its outcome, or ``None`` if a filter does not start."""
         with Harness(engine, profile=self.profile) as harness:
             harness.clock.set_time(self.time_ns)
             self.scenario.set_answers(harness)
@@ -64,7 +64,7 @@ class RecordedTest:
 
 
 def as_pytest(recording: Recording) -> str:
-    """A module with a test for pytest. Raises: ConfigError, OSError, ModuleError, EngineUnavailable."""
+    """A Python module with a test for pytest. Raises: ConfigError, OSError, ModuleError, EngineUnavailable."""
     test = _test(recording)
     outcome = _checked(recording, test)
     body = [*_arranged(test, outcome), *_asserted(outcome)]
@@ -86,7 +86,7 @@ TESTING_NAMES = ("FAIL", "NEVER", "GrpcStatus", "RedisError", "RedisStatus", "Re
 
 
 def as_suite(recording: Recording) -> str:
-    """A suite of one test, for ``proxywasm test``. Raises: ConfigError, OSError, ModuleError, EngineUnavailable."""
+    """A suite with one test for ``proxywasm test``. Raises: ConfigError, OSError, ModuleError, EngineUnavailable."""
     test = _test(recording)
     scenario = test.scenario
     configurations = {_text(filter.configuration, "a configuration") for filter in test.filters}
@@ -122,7 +122,7 @@ def as_suite(recording: Recording) -> str:
     return _yaml({**suite, "time": round(test.time_ns / 1e9, 6), "tests": [entry]})
 
 
-# -- What a recording is as a test -------------------------------------------------------------------------------------
+# -- From a recording to a test ----------------------------------------------------------------------------------------
 
 
 def _test(recording: Recording) -> RecordedTest:
@@ -142,7 +142,7 @@ def _test(recording: Recording) -> RecordedTest:
     ends = [event.given.get("end_stream") for name in ("request_headers", "request_body") for event in events[name]]
     whole = any(ends) or bool(events["request_trailers"])
     if not whole and "status" in recording.outcome and not events["time_out"]:
-        # It was answered before its end, which nobody will read.
+        # The request was answered before its end, so the rest of it is not read.
         chunks, whole = [*chunks, UNREAD], True
     started = [event.time_ns for event in recording.start if event.event == "start"]
     begins = (started[0] if started else recording.events[0].time_ns) // 1000 * 1000
@@ -206,7 +206,7 @@ def _patience(events: dict[str, list[Event]]) -> float | None:
 
 
 def _checked(recording: Recording, test: RecordedTest) -> Outcome | None:
-    """What comes of it. Raises: ConfigError, if that is not what was recorded."""
+    """Run the test. Returns its outcome. Raises: ConfigError, if the outcome differs from the recording."""
     outcome = test.run(recording.engine or None)
     came = {"status": outcome.status, "failed": outcome.failure is not None} if outcome else {"started": False}
     was = (
@@ -216,7 +216,7 @@ def _checked(recording: Recording, test: RecordedTest) -> Outcome | None:
     )
     if came != was:
         raise ConfigError(
-            f"as a test it would end with {_described(came)}, where the recording ended with {_described(was)}: "
+            f"as a test it would end with {_described(came)}, but the recording ended with {_described(was)}: "
             "it depends on more than the request, such as what was in the guest's memory"
         )
     return outcome
@@ -324,7 +324,7 @@ def _yaml_message(message: Response | Scenario) -> dict[str, Any]:
 
 
 def _yaml_answer(answer: Any) -> Any:
-    """The answers of a cluster, in the form of a suite."""
+    """An answer in the form of a suite. Raises: ConfigError."""
     after = {}
     if isinstance(answer, Later):
         after, answer = {"after": answer.seconds}, answer.answer
@@ -338,7 +338,7 @@ def _yaml_answer(answer: Any) -> Any:
         return {"status": answer.status, "body": answer.message, **after}
     if isinstance(answer, bytes):
         return {"status": 0, "body": _text(answer, "a message"), **after}
-    raise ConfigError("a suite cannot express answers of Redis, or on a stream of gRPC: use --to pytest")
+    raise ConfigError("a suite cannot express answers of Redis, or on a gRPC stream: use --to pytest")
 
 
 def _yaml_expected(outcome: Outcome) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The file format of recordings: one stream, with everything that a replay needs beside the modules.
+"""The file format of recordings: one stream, with everything that a replay needs except the modules.
 
-It holds the configuration of the filters, their callbacks at the start, and then each event of the stream with its
-callbacks, and in each callback the hostcalls with their answers. Answers of the outside world (time, random numbers,
-shared data, replies to callouts) are there a second time as values, so that a replay can answer the same.
+A recording contains the configuration of the filters, their callbacks at the start, and then each event of the stream
+with its callbacks and their hostcalls with results. Answers of the outside world (time, random numbers, shared data,
+replies to callouts) are also stored as values, so that a replay can give the same answers.
 
 The file is JSON: an event is an object, and a callback or hostcall is a line.
 """
@@ -40,62 +40,62 @@ class Event:
     """An event of the filters, with the callbacks and hostcalls that it caused."""
 
     event: str
-    """``start``, ``request_headers``, ``reply``, ``tick``, ``close``, …: a method of `HttpStream`, or one of these."""
+    """``start``, ``reply``, ``tick``, …, or a method of `HttpStream`: ``request_headers``, ``close``, …"""
     time_ns: int
-    """When it happened: nanoseconds since 1970."""
+    """The time of the event in nanoseconds since 1970."""
     given: dict[str, Any] = field(default_factory=dict)
-    """What came: headers, data, a reply, …
+    """The content of the event: headers, data, a reply, …
 
-    ``plugin`` is the name of whom it concerns. ``nth``, if there, says which of several of that name, from 0, in the
-    order of `Recording.everyone`.
+    ``plugin`` is the name of the plugin that it concerns. ``nth``, if present, is the index among plugins with that
+    name, in the order of `Recording.everyone`.
     """
     did: list[str] = field(default_factory=list)
-    """The callbacks, and indented after each the hostcalls in it."""
+    """A line for each callback, and after it an indented line for each of its hostcalls."""
     answers: list[tuple[str, Any]] = field(default_factory=list)
-    """What the outside world answered, in order: ``time``, ``random``, ``shared_data``, …, and the value."""
+    """The answers of the outside world, in order: a kind (``time``, ``random``, ``shared_data``, …) and the value."""
 
 
 @dataclass
 class Recording:
-    """One HTTP stream through filters."""
+    """A recording of one HTTP stream through filters."""
 
     filters: list[FilterConfig]
-    """`FilterConfig.code` is the file's path; empty where the module had none."""
+    """The filters. `FilterConfig.code` is the path of the module; empty if it had none."""
     digests: list[str]
     """SHA-256 of each module."""
     start: list[Event] = field(default_factory=list)
-    """Events of the filters from their start until the stream began, as far as they were noted."""
+    """Events of the filters from their start until the stream began, as far as noted."""
     events: list[Event] = field(default_factory=list)
-    """Those of the stream, and meanwhile those of its filters: replies, ticks, messages in queues."""
+    """Events of the stream, and those of its filters meanwhile: replies, ticks, messages in queues."""
     properties: dict[str, PropertyValue] = field(default_factory=dict)
     """The carrier's properties, by dotted name."""
     callouts: dict[str, int] = field(default_factory=dict)
-    """How many callouts were made, by cluster."""
+    """The number of callouts, by cluster."""
     contexts: list[int] = field(default_factory=list)
     """The context ids of the stream, for each filter."""
     profile: str = "envoy"
     engine: str = ""
-    """On which it was recorded."""
+    """The engine on which it was recorded."""
     buffer_limit: int = BUFFER_LIMIT
     header_limits: HeaderLimits | None = None
     log_level: int = 0
-    """The lowest level that was logged, for ``proxy_get_log_level``."""
+    """The result of ``proxy_get_log_level``: the lowest level that was logged."""
     outcome: dict[str, Any] = field(default_factory=dict)
-    """``status``, ``details``, ``reset`` and ``failure`` of the stream, as far as there are."""
+    """``status``, ``details``, ``reset`` and ``failure`` of the stream, those that it has."""
     cut: bool = False
-    """It grew beyond its limit: what came later is missing."""
+    """Whether the recording has reached its limit, so that its end is missing."""
     neighbours: list[tuple[int, FilterConfig]] = field(default_factory=list)
-    """Filters in the same VMs that the stream does not pass, as those of other rules: each with the place in `filters`
-    of one in its VM, whose module it has."""
+    """Filters in the same VMs that the stream does not pass, for example because of rules. Each has the index in
+    `filters` of a filter in the same VM, whose module it shares."""
 
     @property
     def lines(self) -> list[str]:
-        """What the filters did, a line for each callback and hostcall."""
+        """The actions of the filters, a line for each callback and hostcall."""
         return [line for event in (*self.start, *self.events) for line in event.did]
 
     @property
     def everyone(self) -> list[FilterConfig]:
-        """The filters and their neighbours."""
+        """The filters of the stream and their neighbours."""
         beside = ((self.filters[at], each) for at, each in self.neighbours)
         return [*self.filters, *(replace(each, code=of.code, limits=of.limits) for of, each in beside)]
 
@@ -106,7 +106,7 @@ class Recording:
         return json.dumps(self.as_json(), indent=1, ensure_ascii=False)
 
     def as_json(self) -> dict[str, Any]:
-        """The recording as JSON has it."""
+        """The recording as a JSON object."""
         limits = self.header_limits
         return {
             "recording": VERSION,
@@ -140,14 +140,14 @@ class Recording:
             given = json.loads(Path(path).read_text(encoding="utf-8"))
             version = given["recording"]
             if version != VERSION:
-                raise ConfigError(f"{path}: a recording of version {version}, where {VERSION} is known")
+                raise ConfigError(f"{path} is a recording of version {version}; only version {VERSION} is supported")
             return cls.of_json(given)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"{path} is not a recording: {error!r}") from None
 
     @classmethod
     def of_json(cls, given: Mapping[str, Any]) -> Recording:
-        """A recording that `as_json` has made. Raises: KeyError, TypeError, ValueError, AttributeError."""
+        """A recording from the result of `as_json`. Raises: KeyError, TypeError, ValueError, AttributeError."""
         limits = given["header_limits"]
         return cls(
             [_filter_of(each["file"], each) for each in given["filters"]],
@@ -165,7 +165,7 @@ class Recording:
 
 
 def first_difference(recorded: Sequence[str], came: Sequence[str]) -> tuple[int, str, str] | None:
-    """The first line, from 1, that is not the same in both, with what it is in each; ``None``, if there is none."""
+    """The number (from 1) of the first line that differs, and that line in both; ``None`` without difference."""
     for number, pair in enumerate(_side_by_side(recorded, came), 1):
         if pair[0] != pair[1]:
             return number, *pair
@@ -173,7 +173,7 @@ def first_difference(recorded: Sequence[str], came: Sequence[str]) -> tuple[int,
 
 
 def _side_by_side(some: Sequence[str], others: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The shorter one ends in lines that say so."""
+    """Pairs of lines. The shorter side is filled up with ``(the end)``."""
     most = max(len(some), len(others))
     end = ("(the end)",)
     return zip((*some, *end * (most - len(some))), (*others, *end * (most - len(others))), strict=True)
@@ -183,7 +183,7 @@ def _side_by_side(some: Sequence[str], others: Sequence[str]) -> Iterator[tuple[
 
 
 def _out(value: Any) -> Any:
-    """A value as JSON has it: bytes as text, or as base64 if they are none; a tuple as a list."""
+    """A value for JSON: bytes become text, or base64 if they are not UTF-8; tuples become lists."""
     if isinstance(value, bytes):
         try:
             return value.decode()
@@ -203,12 +203,12 @@ def _bytes(value: Any) -> bytes:
 
 
 def _in(value: Any) -> Any:
-    """A value of which it does not matter whether it is bytes or text."""
+    """A value that may be either bytes or text."""
     return b64decode(value["base64"]) if isinstance(value, dict) and value.keys() == {"base64"} else value
 
 
 def _filter(filter: FilterConfig) -> dict[str, Any]:
-    """How a filter was loaded, without its module."""
+    """The options of a filter, without its module."""
     limits = filter.limits
     return {
         "configuration": _out(filter.configuration),
@@ -263,7 +263,7 @@ def _given(name: str, value: Any) -> Any:
 
 
 def _reply(given: Mapping[str, Any]) -> Reply:
-    """A reply by the name of its class and its fields."""
+    """A reply from the name of its class and its fields."""
     kind = REPLIES[given["reply"]]
     read: dict[Any, Any] = {"HeaderList": _pairs, "bytes": _bytes}
     made: Reply = kind(**{each.name: read.get(each.type, _in)(given[each.name]) for each in fields(kind)})
@@ -271,5 +271,5 @@ def _reply(given: Mapping[str, Any]) -> Reply:
 
 
 def as_bytes(value: Any) -> bytes:
-    """An answer that is bytes, as `Event.answers` has it after it was read."""
+    """The bytes of an answer, in the form that `Event.answers` has after reading."""
     return value if isinstance(value, bytes) else _bytes(value)

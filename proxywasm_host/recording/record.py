@@ -1,4 +1,4 @@
-"""Chooses the streams of a carrier that are recorded, and writes the files."""
+"""Chooses which streams of a carrier are recorded, and writes the files."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ logger = logging.getLogger("proxywasm_host.recording")
 
 @dataclass(frozen=True)
 class Record:
-    """Have a carrier record streams: ``ProxyWasmMiddleware(app, filters, record=Record("recordings"))``.
+    """Which streams a carrier records, and how: ``ProxyWasmMiddleware(app, filters, record=Record("recordings"))``.
 
-    Each recording is a file of JSON in `directory`, for ``proxywasm replay``. A stream that is not recorded costs
-    nothing more; while a stream is recorded, each hostcall of its host is reported to Python.
+    Each recording is a JSON file in `directory`, for ``proxywasm replay``. A stream that is not recorded has no extra
+    cost. While a stream is recorded, each hostcall of its host is reported to Python.
 
     Raises: TypeError, ValueError.
     """
@@ -41,19 +41,19 @@ class Record:
     directory: str | os.PathLike[str]
     """The directory of the files; it is created if it is missing."""
     sample: int = 1
-    """One stream of so many is recorded."""
+    """One in `sample` streams is recorded."""
     failures_only: bool = False
-    """Write only those that a guest has failed in, that were answered 500 or more, or broken off by a filter."""
+    """Write only recordings with a failed guest, a status of 500 or more, or a reset by a filter."""
     max_bytes: int = 1 << 20
-    """Of one recording, roughly; what comes later is left out, and the file says that it is cut."""
+    """Approximate maximum bytes of a recording. Later events are left out, and the file is marked as cut."""
     max_files: int = 100
-    """Recordings in the directory; the oldest go."""
+    """Maximum number of recordings in the directory; the oldest are deleted."""
     redact: Collection[str] = ()
     """Names of headers, and of keys in a configuration, whose values are masked."""
     redact_credentials: bool = True
     """Mask text that looks like a credential: ``authorization``, ``cookie``, ``Bearer …``, ``"secret": …``."""
     redact_bodies: bool = False
-    """Write bodies as so many ``x``."""
+    """Write bodies as strings of ``x`` with the same length."""
 
     def __post_init__(self) -> None:
         directory: Any = self.directory
@@ -75,9 +75,9 @@ class Record:
 
 
 class StreamRecorder:
-    """Records streams of one host. Made by its driver before its filters are loaded.
+    """Records streams of one host. The driver makes it before filters are loaded.
 
-    Raises: ConfigError, if the directory cannot be made.
+    Raises: ConfigError, if the directory cannot be created.
     """
 
     def __init__(self, host: Host, record: Record) -> None:
@@ -89,12 +89,12 @@ class StreamRecorder:
             raise ConfigError(f"cannot record in {self._directory}: {error.strerror}") from None
         self._tap = Tap(host, self._keep, record.max_bytes, record.redaction())
         self._since = record.sample - 1
-        """Streams that were passed over."""
+        """Number of streams since the last recorded one."""
         self._number = 0
         self._until = time.monotonic() + LOADED_BY
 
     def begin(self, stream: HttpStream) -> None:
-        """A stream begins: record it, if it is its turn."""
+        """Record a new stream if it is one of the sample."""
         self._since += 1
         if self._since >= self._record.sample:
             self._since = 0
@@ -117,17 +117,17 @@ class StreamRecorder:
         )
         try:
             partly = self._directory / f".{name}.part"
-            # What is no text of UTF-8 becomes \udcff, which JSON reads as what it was.
+            # A surrogate, which UTF-8 cannot encode, becomes an escape like \udcff, which JSON reads back unchanged.
             partly.write_text(redaction.recording(recording).dump(), encoding="utf-8", errors="backslashreplace")
             partly.replace(self._directory / name)
             self._forget_old()
         except OSError as error:
             logger.warning("cannot write the recording %s: %s", self._directory / name, error.strerror)
         except Exception:
-            logger.exception("cannot write the recording %s, and its request goes on", self._directory / name)
+            logger.exception("cannot write the recording %s; its request continues", self._directory / name)
 
     def _forget_old(self) -> None:
         names = sorted(name for file in self._directory.iterdir() if OURS.fullmatch(name := file.name))
         for name in names[: -self._record.max_files]:
-            with suppress(OSError):  # another process has done it
+            with suppress(OSError):  # another process has deleted it
                 (self._directory / name).unlink()

@@ -1,7 +1,7 @@
 """Masks secrets in a recording.
 
-A mask is as long as its secret, and the same secret has the same mask everywhere. So a replay has the same lengths, and
-values that a filter compares stay equal.
+A mask has the length of its secret, and equal secrets have equal masks. So lengths are the same in a replay, and values
+that a filter compares stay equal.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BODIES = {
     "proxy_grpc_call": (4,),
     "proxy_grpc_send": (1,),
 }
-"""Hostcalls that read or write bodies, and which arguments are some."""
+"""Hostcalls that read or write bodies, with the indices of the arguments that are bodies."""
 SCHEME = re.compile(rb"^\s*(?:basic|bearer|digest|negotiate|token)\s+", re.IGNORECASE)
 TEXT = ("utf-8", "surrogatepass")
 WHOLE = frozenset(("data", "body", "message", "response"))
@@ -36,12 +36,12 @@ WHOLE = frozenset(("data", "body", "message", "response"))
 
 
 class Redaction(Secrets):
-    """That of one recording.
+    """The redaction of one recording.
 
     Args:
-        names: of headers, and of keys in JSON and queries, whose values are masked.
-        credentials: mask what says or looks that it is one (`proxywasm_host.recording.secrets`), too.
-        bodies: write bodies and messages as so many ``x``.
+        names: names of headers, and keys in JSON and queries, whose values are masked.
+        credentials: also mask values that look like credentials or have the name of one (`recording.secrets`).
+        bodies: write bodies and messages as strings of ``x`` with the same length.
     """
 
     def __init__(self, names: Iterable[str] = (), *, credentials: bool = True, bodies: bool = False) -> None:
@@ -56,7 +56,7 @@ class Redaction(Secrets):
         )
 
     def copy(self) -> Redaction:
-        """A copy with the same secrets, which may learn more."""
+        """A copy with the same secrets, to which more can be added."""
         copied = copy(self)
         copied._known, copied._masks = set(self._known), dict(self._masks)
         return copied
@@ -69,7 +69,7 @@ class Redaction(Secrets):
         return super()._masked(found) if self._credentials else found[0]
 
     def mask(self, secret: bytes) -> bytes:
-        """The mask of a secret: equal secrets have equal masks, of their size where they are long enough."""
+        """The mask of a secret, with the same length. Equal secrets have equal masks."""
         if secret in self._masks.values():
             return secret
         number, size = len(self._masks) + 1, len(secret)
@@ -78,19 +78,19 @@ class Redaction(Secrets):
         return self._masks.setdefault(secret, mask)
 
     def learn(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Remember the secrets among headers, to be masked wherever they come again."""
+        """Note the secrets in headers, to mask them wherever they appear again."""
         for name, value in headers:
             if self.is_secret(name):
                 values = [part.partition(b"=")[2] for part in value.split(b";")] if b"cookie" in name else [value]
                 self._known.update(found for each in values if len(found := SCHEME.sub(b"", each)) >= SHORTEST)
 
     def named(self, name: bytes, value: bytes) -> bytes:
-        """The value of a name as it may be shown."""
+        """The value of a name without secrets."""
         shown = self.content(value)
         return self.mask(value) if shown == value and value and self.is_secret(name) else shown
 
     def content(self, data: bytes) -> bytes:
-        """A body, or any bytes, without secrets."""
+        """A body or any other bytes without secrets."""
         data = super().content(data)
         if self._names:
             data = self._named.sub(lambda found: found["before"] + self.mask(found["secret"]), data)
@@ -108,7 +108,7 @@ class Redaction(Secrets):
     # -- A whole recording ---------------------------------------------------------------------------------------
 
     def recording(self, recording: Recording) -> Recording:
-        """A recording as it may be written."""
+        """A recording without secrets."""
         return replace(
             recording,
             filters=[self._filter(filter) for filter in recording.filters],
@@ -159,7 +159,7 @@ class Redaction(Secrets):
 
 
 def as_bytes(text: bytes | str) -> bytes:
-    """A configuration as its bytes."""
+    """The bytes of a configuration."""
     return text.encode() if isinstance(text, str) else text
 
 

@@ -1,9 +1,9 @@
-"""Runs a recording again without the outside world, with the answers that were recorded.
+"""Replays a recording without the outside world, with the recorded answers.
 
-* Events come in the order in which they were recorded, each at its time. A part of the response waits until the request
-  has come out, and a reply until its callout was made, so that a module that behaves differently can be replayed too.
-* A callout that is not in the recording gets the last answer of its cluster; without one it fails.
-* A replay is recorded itself, so that the same code has written both sides of the comparison.
+* Events come in the recorded order, each at its time. A part of the response waits until the request has been sent
+  upstream, and a reply without its callout is dropped. So modules that behave differently can be replayed, too.
+* A callout that is not in the recording gets the last answer of its cluster, or fails without one.
+* A replay is also recorded, so that the same code writes both sides of the comparison.
 """
 
 from __future__ import annotations
@@ -45,30 +45,30 @@ __all__ = ["Replay", "replay"]
 
 CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall, effects.NameLookup)
 MAX_EXTRA = 1000
-"""Callouts beyond those recorded that are answered: a filter that asks again at each answer ends there."""
+"""Maximum number of answers to callouts that are not in the recording. It stops a filter that asks again after each."""
 LATE = frozenset(("response_headers", "response_body", "response_trailers"))
-"""Events that need the request to have come out."""
+"""Events that wait until the request has been sent upstream."""
 
 
 @dataclass
 class Replay:
-    """The result of running a recording again."""
+    """The result of a replay."""
 
     engine: str
     recording: Recording
-    """That of the replay."""
+    """The recording of the replay."""
     failure: Failure | None
     recorded: list[str]
-    """The lines that it is compared with."""
+    """The lines with which it is compared."""
 
     @property
     def lines(self) -> list[str]:
-        """What the filters did, a line for each callback and hostcall."""
+        """The actions of the filters, a line for each callback and hostcall."""
         return self.recording.lines
 
     @property
     def first_difference(self) -> tuple[int, str, str] | None:
-        """Line (from 1), what was recorded there, and what came; ``None``, if all is the same."""
+        """Number (from 1), recorded text and replayed text of the first line that differs, or ``None``."""
         return first_difference(self.recorded, self.lines)
 
 
@@ -81,16 +81,16 @@ def replay(
     hostcalls: Iterable[CustomHostcall] = (),
     listener: Listener | None = None,
 ) -> Replay:
-    """Run a recording again, on the engine that it was recorded on or another.
+    """Replay a recording, by default on the engine on which it was recorded.
 
     Args:
-        modules: in the places of those that were recorded, if given.
-        engine: its name.
-        limits: of the guests; those that they had, if not given.
-        hostcalls: those of your own that the filters had; what they answer is not in a recording.
-        listener: sees every callback and hostcall.
+        modules: replacements of the recorded modules, in the same order.
+        engine: the name of another engine.
+        limits: limits of the guests instead of the recorded ones.
+        hostcalls: your own hostcalls that the filters had. Their results are not in a recording.
+        listener: gets every callback and hostcall.
 
-    Raises: OSError, ModuleError, UnknownEngine, EngineUnavailable; ValueError, for another number of modules.
+    Raises: OSError, ModuleError, UnknownEngine, EngineUnavailable; ValueError, for a wrong number of modules.
     """
     if modules:
         filters = [replaced(filter, code=code) for filter, code in zip(recording.filters, modules, strict=True)]
@@ -122,7 +122,7 @@ def replay(
 
 
 _Who = tuple[str, int]
-"""A plugin by its name, and which of several of that name it is, as `Event.given` has it."""
+"""The name of a plugin and its index among those with that name, as in `Event.given`."""
 
 
 def _who(given: Mapping[str, Any]) -> _Who:
@@ -144,7 +144,7 @@ def _in_order(filters: Iterable[FilterConfig], start: Iterable[Event]) -> list[t
 
 
 class _Host(Host):
-    """A plugin that joined a VM was tried when that was recorded. Another try would take its answers."""
+    """A host without trial starts of plugins that join a VM, which would use up the recorded answers."""
 
     def _try(self, *_: object) -> None:
         pass
@@ -162,7 +162,7 @@ class _Player:
         self._tap = tap
         self._callouts: defaultdict[str, list[effects.Callout]] = defaultdict(list)
         self._replies: dict[str, Event] = {}
-        """The last of each cluster."""
+        """The last reply of each cluster."""
         for event in (*recording.start, *recording.events):
             if event.event == "reply":
                 self._replies[event.given["cluster"]] = event
@@ -172,7 +172,7 @@ class _Player:
         self.stream: HttpStream
 
     def play(self) -> None:
-        """All of it."""
+        """Replay all events."""
         recording, host = self._recording, self._host
         self._take(host.drain())
         for event in recording.start:
@@ -245,7 +245,7 @@ class _Player:
         return self._host.deliver(callout, reply)
 
     def _take(self, todo: list[Effect]) -> None:
-        """Note what has come out, and answer what was not asked when it was recorded."""
+        """Note effects, and answer callouts that are not in the recording."""
         queue = deque(todo)
         while queue:
             effect = queue.popleft()
@@ -271,7 +271,7 @@ FED = frozenset(
 
 
 class _World:
-    """Plays the outside world of the recording: the time, and the answers of hostcalls."""
+    """Replays the outside world of the recording: the time and the answers of hostcalls."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
@@ -280,12 +280,12 @@ class _World:
         self._answers: defaultdict[str, deque[Any]] = defaultdict(deque)
 
     def at_start(self, who: _Who) -> None:
-        """A filter is started."""
+        """Prepare the time and the answers for the start of a filter."""
         starts = [each for each in self._recording.start if each.event == "start" and _who(each.given) == who]
         self.at(starts[0] if starts else None)
 
     def at(self, event: Event | None) -> None:
-        """Something happens, at its time."""
+        """Prepare the time and the answers for an event."""
         self._answers.clear()
         if event is not None:
             self.clock.set(event.time_ns)
@@ -293,7 +293,7 @@ class _World:
                 self._answers[name].append(answer)
 
     def answer(self, name: str) -> Any:
-        """The next answer of this name. Raises: LookupError, if none is left."""
+        """The next answer of this kind. Raises: LookupError, if none is left."""
         return self._answers[name].popleft()
 
     def services(self) -> Services:
@@ -327,7 +327,7 @@ class _Clock(ManualClock):
         self._now = max(self._now, time_ns)
 
     def now(self) -> int:
-        """The time, though guests may be told another."""
+        """The time of the replay, even if guests get a recorded one."""
         return self._now
 
     def time_ns(self) -> int:
@@ -350,7 +350,7 @@ class _Level:
         self.level = level
 
     def log(self, line: GuestLog) -> None:
-        """Each line is a hostcall, which is noted as such."""
+        """Drop the line, which is noted as a hostcall."""
 
 
 class _Metrics(InMemoryMetrics):
@@ -386,13 +386,13 @@ class _SharedData(InMemorySharedData):
 
 
 class _SharedQueues(InMemorySharedQueues):
-    """Tokens and messages are those that were recorded."""
+    """Queues with the recorded tokens and messages."""
 
     def __init__(self, world: _World) -> None:
         super().__init__()
         self._world = world
         self._named: dict[int, int] = {}
-        """Our token of each that was recorded."""
+        """Our token for each recorded one."""
 
     def _token(self, ours: int | None) -> int | None:
         try:
@@ -425,7 +425,7 @@ class _SharedQueues(InMemorySharedQueues):
 
 
 class _ForeignFunctions(dict[str, Any]):
-    """Foreign functions: the embedder's give their recorded answers, the host's are called."""
+    """Foreign functions. Those of the host are called; those of the embedder return their recorded results."""
 
     def __init__(self, world: _World) -> None:
         super().__init__(BUILT_IN)
@@ -442,7 +442,7 @@ class _ForeignFunctions(dict[str, Any]):
                 found = None
             if found is None or isinstance(found, list):
                 status = found[0] if found else Status.NOT_FOUND
-                raise ForeignCallFailed(status, "it answered nothing when this was recorded")
+                raise ForeignCallFailed(status, "the recording has no result of it")
             return as_bytes(found)
 
         return answer

@@ -2,9 +2,9 @@
 
 Rules of this module:
 
-* If a header's name says that it is a credential, its value is masked, there and wherever it appears again.
+* If the name of a header says that it is a credential, its value is masked there and wherever it appears again.
 * Elsewhere, text that looks like a credential is masked: ``Bearer …``, a JSON Web Token, ``token=…``.
-* Values are masked before they are cut, so that no beginning of a secret is left.
+* Values are masked before they are shortened, so that not even the beginning of a secret remains.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ HINTS = (
     b"bearer ", b"basic ", b"negotiate ", b"eyj", b"token", b"authorization", b"api", b"cookie", b"credential", b"jwt",
     b"pass", b"secret", b"session", b"sid", b"sig",
 )  # fmt: skip
-"""In small letters, one of these is in whatever `LOOKS` finds: a body without any is not searched."""
+"""Every match of `LOOKS` contains one of these in lower case, so a body without any is not searched."""
 SHORTEST = 6
-"""Bytes: what is shorter is found in too many other words."""
+"""Minimum bytes of a secret that is masked elsewhere; shorter ones would occur in too many other words."""
 KNOWN = 100
 NAMED = frozenset(("proxy_add_header_map_value", "proxy_replace_header_map_value"))
 READ = {"proxy_get_header_map_value": 1, "proxy_get_property": 0}
-"""Hostcalls that give the value of a name, and which argument that is."""
+"""Hostcalls that return the value of a name, with the index of the argument that is the name."""
 
 
 class Secrets:
-    """Those of one request, as far as they are known."""
+    """The known secrets of one request."""
 
     def __init__(self) -> None:
         self._known: set[bytes] = set()
 
     def is_secret(self, name: bytes) -> bool:
-        """Whether a name, of a header or a property, says that its value is one."""
+        """Whether the name of a header or a property says that its value is a secret."""
         return NAME.search(name) is not None
 
     def mask(self, secret: bytes) -> bytes:
-        """What is shown instead."""
+        """The text that replaces a secret."""
         return MASK
 
     def learn(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """These headers are there: what of them is a credential, is one wherever it turns up."""
+        """Note the credentials in headers, to mask them wherever they appear again."""
         for name, value in headers:
             if not self.is_secret(name):
                 continue
@@ -71,15 +71,15 @@ class Secrets:
                     self._known.add(part)
 
     def headers(self, headers: HeaderList) -> HeaderList:
-        """Headers as they may be shown."""
+        """Headers without secrets."""
         return [(name, self.named(name, value)) for name, value in headers]
 
     def named(self, name: bytes, value: bytes) -> bytes:
-        """The value of a name as it may be shown."""
+        """The value of a name without secrets."""
         return self.mask(value) if self.is_secret(name) else self.content(value)
 
     def content(self, data: bytes) -> bytes:
-        """Some content without what is known of them, or looks like one."""
+        """Content without known secrets and text that looks like one."""
         for known in sorted(self._known, key=len, reverse=True):
             if known in data:
                 data = data.replace(known, self.mask(known))
@@ -87,7 +87,7 @@ class Secrets:
         return LOOKS.sub(self._masked, data) if any(hint in small for hint in HINTS) else data
 
     def call(self, call: Call) -> Call:
-        """A hostcall as it may be shown."""
+        """A hostcall without secrets."""
         row, args, result = call
         if args is None:
             return Call(row, args, self._value(result))
@@ -104,7 +104,7 @@ class Secrets:
         return Call(row, tuple(shown), self._value(result))
 
     def failure(self, failure: Failure) -> Failure:
-        """A failure as it may be shown."""
+        """A failure without secrets."""
         message = self.content(failure.message.encode()).decode("utf-8", "replace")
         return replace(failure, message=message, hostcalls=tuple(map(self.call, failure.hostcalls)))
 

@@ -1,15 +1,15 @@
-"""Notes the events of some streams of one host as they happen. It does no I/O, and keeps nothing of other streams.
+"""Notes the events of some streams of one host as they happen. It does no I/O and stores nothing of other streams.
 
 Rules of this module:
 
 * A recorded stream becomes a `RecordedStream`, which notes each event that is fed to it. The tap is a listener of the
-  host, and so hears the filters' callbacks and hostcalls, while a stream is recorded and while filters start.
-* Events that are no stream's (replies to callouts, ticks, messages in queues) are noted for each recorded stream that
-  they can matter to: a reply for the stream that has called, ticks and messages for all.
-* Numbers that differ from process to process are not written down: contexts are left out, and callouts are counted for
-  each cluster.
-* Every plugin that has started in a VM is part of its state. So a recording has all plugins in the VMs of its stream,
-  also those that the stream does not pass. Notes refer to plugins as objects; their names are written at the end.
+  host while a stream is recorded and while filters start. So it gets the filters' callbacks and hostcalls.
+* Events that belong to no stream are noted for each recorded stream that they may affect: a reply to a callout for the
+  stream that made the callout, ticks and messages in queues for all.
+* Numbers that differ between processes are not recorded: contexts are left out, and callouts are counted by cluster.
+* Every plugin that has started in a VM has changed its state. So a recording has all plugins in the VMs of its stream,
+  including those that the stream does not pass. Notes refer to plugins as objects, which are replaced by names at the
+  end.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ __all__ = ["WHOLE", "RecordedStream", "Tap"]
 
 T = TypeVar("T")
 FAILED = "wasm_fail_stream"
-"""Details of a stream that ends because its VM has failed, which another stream may have made it."""
+"""Details of a stream that ends because its VM has failed, perhaps by an event of another stream."""
 WHOLE = 1 << 40
-"""Bytes of a recording without a limit."""
+"""Maximum bytes for a recording that is in effect unlimited."""
 DISPATCH = frozenset(("proxy_http_call", "proxy_grpc_call", "proxy_grpc_stream", "proxy_redis_call"))
-"""Hostcalls whose result is the token of a callout; the cluster is the first argument."""
+"""Hostcalls that make a callout. Their result is its token, their first argument the cluster."""
 TOKEN = frozenset(("proxy_grpc_send", "proxy_grpc_close", "proxy_grpc_cancel"))
 OUTSIDE = {
     "proxy_get_current_time_nanoseconds": "time",
@@ -62,7 +62,7 @@ OUTSIDE = {
     "proxy_get_metric": "metric",
     "proxy_call_foreign_function": "foreign",
 }
-"""Hostcalls whose answers a filter alone does not determine, and what the answer is in a recording."""
+"""Hostcalls whose results depend on the outside world, and the kind of answer in a recording."""
 STARTS = frozenset(("on_context_create", "on_vm_start", "on_configure"))
 REPLIES = frozenset(
     (
@@ -71,13 +71,13 @@ REPLIES = frozenset(
     )
 )
 GRPC_CALL = 1
-"""Kind of a callout, in the two lowest bits of its token."""
+"""Kind of a callout, in the lowest two bits of its token."""
 MAX_START = 256
-"""Events of a filter that are kept from its start on."""
+"""Maximum number of events of a filter that are kept from its start on."""
 
 
 class Callouts:
-    """Callouts as recordings name them: by cluster, and by how many were made to it before."""
+    """The names of callouts in recordings: cluster, and number of the callout to it."""
 
     def __init__(self) -> None:
         self.made: Counter[str] = Counter()
@@ -95,7 +95,7 @@ class Callouts:
 
 
 class Notes:
-    """The notes of one stream, or of a plugin from its start on."""
+    """The notes of one stream, or of one plugin from its start on."""
 
     def __init__(self, tap: Tap, redaction: Redaction, callouts: Callouts, most: int) -> None:
         self.events: list[Event] = []
@@ -103,14 +103,14 @@ class Notes:
         self.redaction = redaction
         self._tap = tap
         self._left = most
-        """Bytes that it may still grow."""
+        """Bytes left until the limit."""
 
     @property
     def cut(self) -> bool:
         return self._left < 0
 
     def event(self, name: str, **given: Any) -> None:
-        """Something happens."""
+        """Note an event."""
         for value in given.values():
             self._left -= _size(value)
             if value.__class__ is list:
@@ -119,7 +119,7 @@ class Notes:
             self.events.append(Event(name, self._tap.now(), given))
 
     def line(self, text: str) -> tuple[Event, int] | None:
-        """A line of what is done in the last event: where it is, to be completed."""
+        """Add a line to the last event. Returns its place, to complete it later, or ``None`` if it was not added."""
         self._left -= len(text)
         if self.cut or not self.events:
             return None
@@ -128,7 +128,7 @@ class Notes:
         return self.events[-1], len(did) - 1
 
     def call(self, plugin: Plugin | None, call: Call) -> None:
-        """A hostcall was answered."""
+        """Note a hostcall with its result."""
         row, args, result = call
         if row.name in DISPATCH and isinstance(result, int) and plugin is not None:
             made = plugin._root.callout(result)
@@ -148,13 +148,13 @@ class Notes:
 
 
 class RecordedStream(HttpStream):
-    """A recorded stream: it notes what the carrier feeds, and not what a filter or another event brings."""
+    """A recorded stream. It notes the events that the carrier feeds, not those caused by a filter or another event."""
 
     notes: Notes
     tap: Tap
     plugins: list[Plugin]
     neighbours: list[Plugin]
-    """Others in their VMs, in the order in which they were started."""
+    """Other plugins in the same VMs, in the order of their starts."""
     context_ids: list[int]
     _inside = False
 
@@ -170,32 +170,32 @@ class RecordedStream(HttpStream):
             self._inside = False
 
     def request_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
-        """As that of an `HttpStream`, and noted."""
+        """As in `HttpStream`, after noting the event."""
         feed = partial(super().request_headers, headers, end_stream, owned=owned)
         return self._event("request_headers", feed, headers=list(headers), end_stream=end_stream)
 
     def response_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
-        """As that of an `HttpStream`, and noted."""
+        """As in `HttpStream`, after noting the event."""
         feed = partial(super().response_headers, headers, end_stream, owned=owned)
         return self._event("response_headers", feed, headers=list(headers), end_stream=end_stream)
 
     def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """As that of an `HttpStream`, and noted."""
+        """As in `HttpStream`, after noting the event."""
         feed = partial(super().request_body, data, end_stream)
         return self._event("request_body", feed, data=bytes(data), end_stream=end_stream)
 
     def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """As that of an `HttpStream`, and noted."""
+        """As in `HttpStream`, after noting the event."""
         feed = partial(super().response_body, data, end_stream)
         return self._event("response_body", feed, data=bytes(data), end_stream=end_stream)
 
     def request_trailers(self, trailers: HeaderList) -> list[Effect]:
-        """As that of an `HttpStream`, and noted."""
+        """As in `HttpStream`, after noting the event."""
         feed = partial(super().request_trailers, trailers)
         return self._event("request_trailers", feed, trailers=list(trailers))
 
     def response_trailers(self, trailers: HeaderList) -> list[Effect]:
-        """As that of an `HttpStream`, and noted."""
+        """As in `HttpStream`, after noting the event."""
         feed = partial(super().response_trailers, trailers)
         return self._event("response_trailers", feed, trailers=list(trailers))
 
@@ -210,14 +210,14 @@ class RecordedStream(HttpStream):
         self._event("reset", partial(super()._reset, details), details=details)
 
     def time_out(self) -> list[Effect]:
-        """As that of an `HttpStream`, and noted."""
+        """As in `HttpStream`, after noting the event."""
         return self._event("time_out", super().time_out)
 
     def _abandon(self) -> None:
         self._event("abandon", super()._abandon)
 
     def close(self, details: str = "") -> list[Effect]:
-        """As that of an `HttpStream`, and noted."""
+        """As in `HttpStream`, after noting the event."""
         closed = self.closed
         done = self._event("close", partial(super().close, details), details=details)
         if not closed:
@@ -226,14 +226,14 @@ class RecordedStream(HttpStream):
 
 
 class Tap:
-    """Listens to one host, and hands each recording to `keep` when its stream is closed. See `begin`.
+    """Listens to one host, and passes each recording to `keep` when its stream is closed. See `begin`.
 
     Args:
-        host: whose streams; before its filters are loaded, so that their start is seen.
-        keep: takes a recording and its redaction, and returns at once.
-        most: bytes that one recording may have, roughly.
-        redaction: what is masked; each recording gets a copy.
-        now: tells the time, in nanoseconds since 1970; the host's clock, if not given.
+        host: the host of the streams. Its filters must not be loaded yet, so that their start is noted.
+        keep: a function that accepts a recording and its redaction, and returns quickly.
+        most: approximate maximum bytes of a recording.
+        redaction: how secrets are masked. Each recording gets a copy.
+        now: returns the time in nanoseconds since 1970; by default the host's clock.
     """
 
     def __init__(
@@ -252,14 +252,14 @@ class Tap:
         self._streams: dict[RecordedStream, Notes] = {}
         self._starts: dict[Plugin, Notes] = {}
         self._unowned: list[Call] = []
-        """Hostcalls before the first callback of a plugin, as its module was initialised."""
+        """Hostcalls before the first callback of a plugin, during the initialisation of its module."""
         self._open: list[tuple[list[Notes], Plugin, str, list[tuple[Event, int]], dict[str, Any] | None]] = []
         self._settled = False
         self._listening = True
         host.add_listener(self)
 
     def settle(self, *, by_force: bool) -> bool:
-        """Listen no more to what filters do after their start, if they wait for nothing, or `by_force`; whether so."""
+        """Stop noting filters after their start, if no callout is open or `by_force`. Returns whether it stopped."""
         settled = by_force or not any(plugin._root.calls for plugin in self._starts)
         if settled:
             self._settled = True
@@ -267,8 +267,8 @@ class Tap:
         return settled
 
     def begin(self, stream: HttpStream) -> None:
-        """Record a stream, to which nothing has happened yet."""
-        stream.__class__ = RecordedStream  # it has the same layout, so that streams of nobody are as fast as ever
+        """Record a stream that has had no event yet."""
+        stream.__class__ = RecordedStream  # a subclass with the same layout, so that other streams stay as fast
         recorded = cast("RecordedStream", stream)
         contexts = stream._contexts
         recorded.plugins = [context.plugin for context in contexts]
@@ -285,7 +285,7 @@ class Tap:
         self._listen()
 
     def end(self, stream: RecordedStream) -> None:
-        """A recorded stream is closed."""
+        """Finish the recording of a closed stream."""
         notes = self._streams.pop(stream, None)
         if notes is not None:
             self.settle(by_force=False)
@@ -298,7 +298,7 @@ class Tap:
             (self.host.add_listener if wanted else self.host.remove_listener)(self)
 
     def not_started(self, filters: Iterable[FilterConfig]) -> Recording:
-        """A recording without a stream, of filters of which one was not started. Raises: OSError."""
+        """A recording without a stream, after a filter failed to start. Raises: OSError."""
         loaded = [
             replace(filter, name=filter.plugin_name, limits=filter.limits or self.host.limits) for filter in filters
         ]
@@ -345,10 +345,10 @@ class Tap:
             [(_place(each, plugins), _as_loaded(each)) for each in stream.neighbours],
         )
 
-    # -- What is heard -------------------------------------------------------------------------------------------
+    # -- As a listener of the host -------------------------------------------------------------------------------
 
     def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
-        """As a listener."""
+        """See `Listener`."""
         plugin: Plugin = context.plugin  # type: ignore[attr-defined]
         stream: Any = getattr(context, "stream", None)
         given: dict[str, Any] | None = None
@@ -372,20 +372,20 @@ class Tap:
         self._open.append((notes, plugin, text, places, given))
 
     def returned(self, context: Context, row: Callback, result: int | None, *, failed: bool) -> None:
-        """As a listener."""
+        """See `Listener`."""
         _, _, _, places, _ = self._open.pop()
         told = " = trap" if failed else "" if row.result is None else f" = {result}"
         for event, at in places:
             event.did[at] += told
 
     def hostcall(self, context: Context, call: Call) -> None:
-        """As a listener."""
+        """See `Listener`."""
         if not self._open:
             self._unowned.append(call)
             return
         notes, plugin, text, places, given = self._open[-1]
         stream: Any = getattr(context, "stream", None)
-        if given is not None and stream in self._streams:  # it answers what another stream has asked, and matters here
+        if given is not None and stream in self._streams:  # replies to another stream, and affects this one
             each = self._streams[stream]
             each.event("reply", cluster=None, number=0, **given)
             place = each.line(text)
@@ -396,7 +396,7 @@ class Tap:
             each.call(plugin, call)
 
     def _started(self, plugin: Plugin, key: str) -> list[Notes]:
-        """Notes of a plugin that starts, anew if its VM is another."""
+        """The notes of a plugin that starts; new ones if it starts in a new VM."""
         if key == "on_context_create" or plugin not in self._starts:
             self._starts = {each: notes for each, notes in self._starts.items() if not (each.closed or each is plugin)}
             self._starts[plugin] = Notes(self, self._redaction, Callouts(), self._most)
@@ -407,7 +407,7 @@ class Tap:
         return [self._starts[plugin]]
 
     def _about(self, plugin: Plugin) -> list[Notes]:
-        """Who notes what a plugin does for no stream."""
+        """The notes to which an event of a plugin outside of streams is added."""
         streams = [notes for each, notes in self._streams.items() if plugin in (*each.plugins, *each.neighbours)]
         start = self._starts.get(plugin)
         if start is not None and not streams and len(start.events) < MAX_START:
@@ -416,7 +416,7 @@ class Tap:
 
 
 def _named(events: Iterable[Event], everyone: Sequence[Plugin]) -> list[Event]:
-    """Events as they are written: with the names of those whom they concern (see `Event.given`)."""
+    """Events with the names of plugins instead of objects (see `Event.given`)."""
     nth: dict[Plugin, int] = {}
     for at, plugin in enumerate(everyone):
         nth.setdefault(plugin, sum(each.name == plugin.name for each in everyone[:at]))
@@ -438,12 +438,12 @@ def _named(events: Iterable[Event], everyone: Sequence[Plugin]) -> list[Event]:
 
 
 def _place(neighbour: Plugin, plugins: Sequence[Plugin]) -> int:
-    """That of the first plugin in the VM of another."""
+    """The index of the first plugin in the VM of a neighbour."""
     return next(at for at, plugin in enumerate(plugins) if plugin._vm is neighbour._vm)
 
 
 def _asked(call: Call) -> str | None:
-    """What of the outside world a hostcall has asked for, if anything."""
+    """The kind of answer that a hostcall has got from the outside world, or ``None``."""
     row, args, _ = call
     if row.name == "clock_time_get" and args and args[0] == MONOTONIC:
         return "monotonic"
@@ -456,7 +456,7 @@ def _asked(call: Call) -> str | None:
 def _of_plugin(
     root: Context, plugin: Plugin, key: str, args: tuple[int, ...]
 ) -> tuple[str, dict[str, Any], tuple[Plugin, int] | None]:
-    """What happens to a plugin: the event, what comes, and the callout that is replied to."""
+    """An event of a plugin: its name, its content, and the callout to which it replies, if any."""
     if key in REPLIES:
         return "reply", {"reply": _reply(root, key, args)}, (plugin, args[1])
     if key == "on_tick":
@@ -492,7 +492,7 @@ def _reply(root: Context, key: str, args: tuple[int, ...]) -> Reply:
 
 @lru_cache(64)
 def _digest(code: bytes) -> str:
-    """SHA-256 of a module, which many recordings share."""
+    """SHA-256 of a module, cached because many recordings share it."""
     return sha256(code).hexdigest()
 
 
@@ -503,7 +503,7 @@ def _code(host: Host, filter: FilterConfig) -> bytes:
 
 
 def _as_loaded(plugin: Plugin) -> FilterConfig:
-    """A filter as it was loaded, with the path of its module and the limits that hold for it."""
+    """The options of a loaded filter, with the path of its module and its effective limits."""
     config = plugin.config
     path = "" if isinstance(config.code, bytes) else str(config.code)
     given = {name: getattr(config, name) for name in FIELDS}
@@ -517,7 +517,7 @@ FIELDS = (
 
 
 def _size(value: Any) -> int:
-    """Bytes of something that is noted, roughly."""
+    """Approximate bytes of a noted value."""
     if isinstance(value, (bytes, str)):
         return len(value)
     if isinstance(value, (list, tuple)):

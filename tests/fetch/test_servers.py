@@ -154,7 +154,7 @@ def test_a_module_from_a_server_is_fetched_once_or_when_it_has_changed(files, fe
     assert len(server.seen) == 2  # the second by policy, answered 304
     assert fetcher().read(f"{server.url}/once", sha256=digest(MODULE)) == MODULE
     assert len(server.seen) == 2  # a digest that is here is not asked for
-    with pytest.raises(FetchError, match=f"the module has {digest(MODULE)}, and is pinned to sha256:11"):
+    with pytest.raises(FetchError, match=f"the module has {digest(MODULE)}, but is pinned to sha256:11"):
         fetcher().read(url, sha256="1" * 64)
 
 
@@ -164,8 +164,8 @@ def test_a_module_from_a_server_is_fetched_once_or_when_it_has_changed(files, fe
         ("/missing.wasm", "answered 404"),
         ("/broken", "answered 503"),
         ("/loop", "redirects more than 5 times"),
-        ("/away?to=ftp://example.com/", "is not an HTTP server's"),
-        ("/away?to=http://192.0.2.1/x", "asked without TLS"),
+        ("/away?to=ftp://example.com/", "is not a URL of an HTTP server"),
+        ("/away?to=http://192.0.2.1/x", "used without TLS"),
         ("/away?to=http://x:y/", "not a URL"),
         ("/zipped", "encodes its answer"),
         ("/endless", "sends more than 1048576 bytes"),
@@ -212,7 +212,7 @@ def test_tls_is_checked_against_the_authorities_that_are_given(files, fetcher, t
 def test_plain_http_is_for_this_machine_or_said(files, fetcher):
     server = files()
     name = socket.gethostname()
-    with pytest.raises(FetchError, match=f"{name}:1 is asked without TLS.*name the host in plain_http"):
+    with pytest.raises(FetchError, match=f"{name}:1 is used without TLS.*name the host in plain_http"):
         fetcher().read(f"http://{name}:1/module.wasm")
     with pytest.raises(FetchError, match=rf"{name}:1: "):  # it is asked, and nobody is there
         fetcher(plain_http=[f"{name}:1"]).read(f"http://{name}:1/module.wasm")
@@ -405,15 +405,15 @@ def test_what_names_a_module(text, host, name):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("ftp://x/y.wasm", "there are file:, https://, http:// and oci://"),
+        ("ftp://x/y.wasm", "use file:, https://, http:// or oci://"),
         ("https://", "is not a URL"),
         ("https://x:y/", "is not a URL"),
         ("https://x/ y", "is not a URL"),
-        ("https://me:secret@x/", "no user and password"),
+        ("https://me:secret@x/", "must not contain a user and password"),
         ("oci://x.example", "does not name an image: write it as oci://registry/repository:tag"),
         ("oci://x.example/Upper", "does not name an image"),
         ("oci://x.example/../y", "does not name an image"),
-        ("oci://x.example/y:", "a tag that is none"),
+        ("oci://x.example/y:", "has an invalid tag"),
         ("oci://x.example/y@sha256:12", "64 hexadecimal digits"),
         ("oci://me@x.example/y", "does not name an image"),
         ("file://elsewhere/x.wasm", "not a file of this machine"),

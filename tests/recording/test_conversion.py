@@ -134,7 +134,7 @@ def test_what_a_suite_cannot_say(proxywasm, record, tmp_path, monkeypatch, words
 def test_what_other_requests_have_left_is_no_part_of_a_test(record):
     recording = Recording.load(record(*CASES["a local response"]))
     recording.outcome["status"] = 200
-    with pytest.raises(Exception, match="as a test it would end with status 403, failed False, where the recording"):
+    with pytest.raises(Exception, match="as a test it would end with status 403, failed False, but the recording"):
         as_pytest(recording)
 
 
@@ -170,7 +170,7 @@ def test_a_conversation_with_a_real_server_becomes_a_test(engine, tmp_path):
     assert "proxywasm.grpc['up'] = [None, [GrpcInitialMetadata([(b':status', b'200')" in text
     assert "b'echo of hello', b'echo of hello', GrpcTrailingMetadata([" in text
     assert text.count("GrpcStatus(0)") == 1
-    with pytest.raises(ConfigError, match="a suite cannot express answers of Redis, or on a stream of gRPC: use --to pytest"):
+    with pytest.raises(ConfigError, match="a suite cannot express answers of Redis, or on a gRPC stream: use --to pytest"):
         as_suite(recording)
 
 
@@ -209,7 +209,7 @@ def test_a_time_out_becomes_a_test(engine, tmp_path, script, whole, response, st
 
 def test_half_a_response_that_was_waited_for_is_refused_with_what_to_do(engine, tmp_path):
     recording = timed_out(engine, tmp_path, "", whole=True, response=False)
-    with pytest.raises(ConfigError, match=r"which a test cannot express: compare all that it did, with proxywasm_host\.recording\.replay"):
+    with pytest.raises(ConfigError, match=r"which a test cannot express: compare everything with proxywasm_host\.recording\.replay"):
         as_pytest(recording)
     assert replay(recording).first_difference is None
 

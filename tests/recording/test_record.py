@@ -200,7 +200,7 @@ def test_what_cannot_be_written_is_told_and_the_request_goes_on(recorded, probe_
     here.request(plugin)
     first, second = caplog.records
     assert first.getMessage().endswith("-200.json: No such file or directory")
-    assert second.getMessage().endswith("-200.json, and its request goes on")
+    assert second.getMessage().endswith("-200.json; its request continues")
 
 
 def test_text_that_is_none_comes_back(recorded, probe_of):
