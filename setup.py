@@ -1,6 +1,6 @@
-"""What pyproject.toml cannot say: C extensions know which sources they were built from (proxywasm_host/extension.py).
+"""Builds C extensions with a fingerprint of their sources (proxywasm_host/extension.py).
 
-The engines' extensions are built by this too, in their own directories.
+The engines' extensions are built by this file too, in their own directories.
 """
 
 import importlib.util

@@ -1,6 +1,6 @@
-"""A FastAPI application behind a filter that checks each JSON body and asks another service about it.
+"""A FastAPI application behind a filter that checks each JSON body and calls another service about it.
 
-uvicorn --app-dir examples asgi_fastapi:app        (the service: $AUDIT, http://127.0.0.1:9000 if it is not set)
+uvicorn --app-dir examples asgi_fastapi:app        ($AUDIT is the service, by default http://127.0.0.1:9000)
 curl -i localhost:8000/orders --json '{"item": "tea"}'
 """
 

@@ -1,4 +1,4 @@
-"""A Starlette application behind a filter: who has no token does not come in.
+"""A Starlette application behind a filter that rejects requests without a token.
 
 uvicorn --app-dir examples asgi_starlette:app
 curl -i localhost:8000/ -H 'authorization: Bearer secret'

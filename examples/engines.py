@@ -1,4 +1,4 @@
-"""An engine for each filter: whichever suits it, side by side in one chain.
+"""Filters on different engines, side by side in one chain.
 
 python examples/engines.py
 """

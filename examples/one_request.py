@@ -1,4 +1,4 @@
-"""One request through a chain of two filters, whole: what upstream gets, what the client gets, and what was logged.
+"""One whole request through a chain of two filters: what upstream gets, what the client gets, and the log.
 
 python examples/one_request.py
 """

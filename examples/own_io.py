@@ -1,4 +1,4 @@
-"""A host in a program's own I/O: effects are performed by hand, one after the other, callouts among them.
+"""A host in a program with its own I/O, which performs all effects itself, including callouts.
 
 python examples/own_io.py
 """
@@ -19,7 +19,7 @@ AUTH = Path(__file__).parent.parent / "tests" / "filters" / "rust" / "auth.wasm"
 
 
 def perform(host: Host, effects: list[Effect]) -> None:
-    """Do what the host wants done; what comes of it may want more."""
+    """Perform effects; their results may cause more."""
     for effect in effects:
         if isinstance(effect, HttpCall):
             token = dict(effect.headers).get(b"authorization", b"")

@@ -1,4 +1,4 @@
-"""A filter in front of a server: what ``make serve-demo`` shows."""
+"""The demonstration of ``make serve-demo``: a filter in front of a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILTER = Path(__file__).parent.parent / "tests/filters/rust/headers.wasm"
 
 
 class Upstream(BaseHTTPRequestHandler):
-    """The server behind the filter: tells what it was asked."""
+    """The server behind the filter, which answers with the request that it got."""
 
     def do_GET(self) -> None:
         body = f"{self.requestline}\n{self.headers}".encode().strip() + b"\n"
@@ -24,7 +24,7 @@ class Upstream(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 upstream = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
@@ -39,7 +39,7 @@ with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, t
         request = urllib.request.Request(f"{url}/hello", headers={"x-remove-me": "please"})  # noqa: S310 - our own
         with urllib.request.urlopen(request) as answer:  # noqa: S310 - our own
             print(f"The client got:\n\nHTTP/1.1 {answer.status} {answer.reason}\n{str(answer.headers).strip()}\n")
-            print(f"The server behind the filter was asked:\n\n{answer.read().decode()}")
+            print(f"The server behind the filter got:\n\n{answer.read().decode()}")
     finally:
         serve.terminate()
         print(f"The access log:\n\n{(serve.stdout or sys.stdin).read()}", end="")

@@ -1,4 +1,4 @@
-"""A unit test of a filter: what the Rust filter `auth` does without the token, with it, and when it asks a service.
+"""A unit test of the Rust filter `auth`: without the token, with it, and with a call of a service.
 
 python -m pytest examples/test_a_filter.py
 """

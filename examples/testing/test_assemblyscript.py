@@ -1,4 +1,4 @@
-"""Tests of a filter in AssemblyScript, which changes headers, as a snapshot and where G-Core would run it."""
+"""Tests of an AssemblyScript filter that changes headers: with a snapshot, and with the profile of G-Core."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests of a filter in Go, which changes headers in both directions."""
+"""Tests of a Go filter that changes headers in both directions."""
 
 from proxywasm_host.testing import Response
 

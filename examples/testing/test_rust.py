@@ -1,4 +1,4 @@
-"""Tests of a filter in Rust, which asks a service whether a request may pass.
+"""Tests of a Rust filter that asks a service whether a request may pass.
 
 python -m pytest examples/testing
 """

@@ -464,7 +464,7 @@ def test_the_example():
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     asked = (
-        ran.stdout.partition("The server behind the filter was asked:\n\n")[2].partition("The access log:")[0].lower()
+        ran.stdout.partition("The server behind the filter got:\n\n")[2].partition("The access log:")[0].lower()
     )
     assert ("x-wasm: hello" in asked, "x-remove-me" in asked, asked.startswith("get /hello http/1.1\n")) == (
         True,
