@@ -1,6 +1,6 @@
 """The program ``proxywasm``: run, inspect and time filters at the command line. Needs the extra ``cli``.
 
-Nothing is imported from click or rich until `main` has seen that they are there.
+Nothing is imported from click or rich until `main` has checked that they are installed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         sys.stderr.write(f"proxywasm needs {' and '.join(missing)}: {remedy.install_extra('cli')}\n")
         return 2
-    from proxywasm_host.cli.app import start  # noqa: PLC0415 - only now is it known that it can be imported
+    from proxywasm_host.cli.app import start  # noqa: PLC0415 - it needs the packages that were just checked
 
     return start(argv)

@@ -21,15 +21,15 @@ COMMANDS = {
     "inspect": "Describe a filter: its ABI, SDK, callbacks and hostcalls, and whether it would load.",
     "engines": "List the WebAssembly engines: which are usable here, and what to do about the others.",
     "serve": "Put filters in front of an HTTP server: a reverse proxy with metrics, reloading and a live page.",
-    "ext-proc": "Run filters for a gateway without WebAssembly that speaks ext_proc: Envoy, agentgateway, …",
+    "ext-proc": "Run filters for a gateway without WebAssembly that uses ext_proc: Envoy, agentgateway, …",
     "ext-authz": "Run filters that decide whether requests may pass, for servers that ask by ext_authz or HTTP.",
     "convert": "Write a configuration in the form of another host, and list the settings that it cannot express.",
-    "test": "Run suites of tests: in YAML, and Google's tests.textpb and tests.yaml as they are.",
+    "test": "Run suites of tests: in YAML, and Google's tests.textpb and tests.yaml unchanged.",
     "fuzz": "Send a filter random requests, and check the result of each.",
-    "replay": "Run a recorded request again, and tell what differs; or print it as a test.",
+    "replay": "Run a recorded request again, and show the differences; or print it as a test.",
     "step": "Walk through a recorded request, callback by callback, forward and back.",
     "pack": "Build a module from a filter in Python, for this host, Envoy and all others.",
-    "bench": "Measure what one request through filters costs.",
+    "bench": "Measure the cost of one request through filters.",
 }
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -96,7 +96,7 @@ def start(argv: Sequence[str] | None) -> int:
         click.echo(f"error: {error}", err=True)
         return exit_of(error)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or else Python complains at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python complains at exit
         return 1
     except SystemExit as end:
         return int(end.code or 0)

@@ -1,4 +1,4 @@
-"""``proxywasm bench``: measures what a request through filters costs.
+"""``proxywasm bench``: measures the cost of a request through filters.
 
 The timed loop uses the stream API directly: no listener, no trace, and guests' log lines are dropped. Callbacks,
 hostcalls and allocations are counted before that, in one request on another host.
@@ -42,11 +42,11 @@ URL = "http://example.com/"
 @click.command("bench")
 @click.argument("words", metavar="FILTER.wasm… [[METHOD] URL]", nargs=-1, required=True, type=click.Path())
 @command_line_options
-@click.option("--requests", type=click.IntRange(ROUNDS), default=2000, show_default=True, help="How many are timed.")
+@click.option("--requests", type=click.IntRange(ROUNDS), default=2000, show_default=True, help="Requests to time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option("--color/--no-color", default=None, help="Override the terminal and NO_COLOR.")
 def command(words: Sequence[str], requests: int, as_json: bool, color: bool | None, **options: Any) -> int:
-    """Measure what one request through filters costs. Takes the options of `run`.
+    """Measure the cost of one request through filters. Accepts the options of `run`.
 
     Times are those of whole requests with their responses: the median of 25 rounds after a warm-up. A crossing is a
     call between host and guest in either direction: callbacks, hostcalls, and calls of the guest's allocator.
@@ -112,7 +112,7 @@ class Counts:
 
 
 def count(command_line: CommandLine) -> tuple[Counts, ExchangeResult]:
-    """Send one request with everything recorded."""
+    """Send one request, and count its calls between host and guest."""
     recorder, counts = Recorder(), Counts()
     with command_line.host(recorder, listener=recorder) as host:
         plugins = command_line.load(host)
@@ -154,7 +154,7 @@ def load_times(command_line: CommandLine) -> tuple[float, float]:
 
 
 def timed(request: Callable[[], object], requests: int) -> list[float]:
-    """Microseconds for a request, in each of the rounds."""
+    """The microseconds of a request, in each of the rounds."""
     size = requests // ROUNDS
     clock = time.perf_counter
     for _ in range(max(size, 10)):

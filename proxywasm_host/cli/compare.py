@@ -35,7 +35,7 @@ class EngineOutcome:
 
     @property
     def counts(self) -> str:
-        """How much happened."""
+        """The numbers of callbacks, hostcalls and log lines."""
         hostcalls = sum(line.startswith("    ") for line in self.lines)
         return f"{len(self.result['callbacks'])} callbacks, {hostcalls} hostcalls, {len(self.result['logs'])} log lines"
 
@@ -44,7 +44,7 @@ def on_all_engines(perform: Perform, level: int) -> list[EngineOutcome]:
     """Run on each usable engine, the preferred one first. Raises: EngineUnavailable, if no engine is usable."""
     names = [status.name for status in list_engines() if status.usable]
     if not names:
-        raise EngineUnavailable("all", "none: not one engine is usable here", "see proxywasm engines")
+        raise EngineUnavailable("all", "not possible, because no engine is usable here", "see proxywasm engines")
     return [_outcome(name, perform, level) for name in names]
 
 

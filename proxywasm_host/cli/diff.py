@@ -53,12 +53,12 @@ def _body(body: bytes) -> list[str]:
 
 
 def warnings(message: Message, what: str, *, bodiless: bool = False) -> Iterator[str]:
-    """Warnings about faults that break the receiver."""
+    """Warnings about errors in a message that its receiver cannot handle."""
     length = message.first(b"content-length")
     if message.complete and not bodiless and length and length != b"%d" % len(message.body):
         yield (
-            f"{what} says content-length: {text(length)}, but the body has {len(message.body)} bytes. No proxy mends "
-            "that: remove content-length in the callback on headers"
+            f"{what} says content-length: {text(length)}, but the body has {len(message.body)} bytes. Envoy does not "
+            "correct that: remove content-length in the callback on headers"
         )
     if not message.complete:
         yield f"{what} is not complete: its end never came"

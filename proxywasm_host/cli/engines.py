@@ -1,4 +1,4 @@
-"""``proxywasm engines``: lists engines, and what to do about those that cannot be used."""
+"""``proxywasm engines``: lists engines, with remedies for those that cannot be used."""
 
 from __future__ import annotations
 

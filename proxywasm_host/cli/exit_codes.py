@@ -6,7 +6,7 @@
 3    the module is invalid, or its ABI is not supported
 4    the engine is not available
 5    the guest trapped, or refused its configuration
-124  the guest exceeded its deadline (as ``timeout`` has it)
+124  the guest exceeded its deadline (as with ``timeout``)
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ KINDS: tuple[tuple[type[ProxyWasmError], Exit, str], ...] = (
 
 
 def exit_of_failure(failure: Failure | None) -> Exit:
-    """The exit code after a run: by the guest's failure, or 0."""
+    """The exit code after a run: that of the guest's failure, or 0."""
     if failure is None:
         return Exit.OK
     return Exit.DEADLINE if failure.kind == "deadline" else Exit.GUEST
 
 
 def exit_of(error: ProxyWasmError) -> Exit:
-    """The exit code for an error outside of a running guest."""
+    """The exit code for an error outside a running guest."""
     return next((code for kind, code, _ in KINDS if isinstance(error, kind)), Exit.GUEST)
 
 

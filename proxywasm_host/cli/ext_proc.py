@@ -19,7 +19,7 @@ __all__ = ["answer", "command"]
 @click.option("--listen", metavar="HOST:PORT", help="Where to serve gRPC.  [default: 127.0.0.1:9002]")
 @host_options
 def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options: Any) -> None:
-    """Run filters for a gateway without WebAssembly that speaks ext_proc, an API of Envoy.
+    """Run filters for a gateway without WebAssembly that uses ext_proc, an API of Envoy.
 
     Options of the command line override the configuration, and its filters replace those of the configuration. An
     option of a filter is given once for all filters, or once for each.

@@ -29,11 +29,11 @@ NAMES = ("trap", "local", "pause", "chunks", "engines", "memory")
 @click.argument("filter", metavar="FILTER.wasm", type=click.Path(path_type=Path))
 @click.option("--config", type=Data(), default="", help="The filter's configuration.")
 @click.option("--cluster", "clusters", metavar="NAME", multiple=True, help="A cluster that the filter calls.")
-@click.option("--examples", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="How many to try.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Repeats a search.")
+@click.option("--examples", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="Requests to try.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed repeats a search.")
 @click.option("--without", type=click.Choice(NAMES), multiple=True, help="Leave this check out.")
 @click.option("--engine", type=EngineName(), default=ALL, show_default=True, help="wasmtime, …, or all.")
-@click.option("--profile", type=click.Choice(list(PROFILES)), default="envoy", show_default=True, help="See run.")
+@click.option("--profile", type=click.Choice(list(PROFILES)), default="envoy", show_default=True, help="As of run.")
 @click.option("--deadline", type=Seconds(), default=f"{DEADLINE:g}", show_default=True, help="Seconds for a callback.")
 @click.option("--memory-limit", type=Size(), default=f"{MEMORY >> 20}MiB", show_default=True, help="Per guest.")
 def command(filter: Path, clusters: Sequence[str], examples: int, seed: int, **options: Any) -> int:
@@ -91,5 +91,5 @@ def _engines(name: str) -> tuple[str, ...]:
         return (open_engine(name).name,)
     names = tuple(status.name for status in list_engines() if status.usable)
     if not names:
-        raise EngineUnavailable(ALL, "none: not one engine is usable here", "see proxywasm engines")
+        raise EngineUnavailable(ALL, "not possible, because no engine is usable here", "see proxywasm engines")
     return names

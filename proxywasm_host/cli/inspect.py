@@ -118,7 +118,7 @@ def examine(
 def why_not(
     bytecode: Bytecode, added: Sequence[CustomHostcall] = (), unknown_imports: Literal["error", "stub"] = "error"
 ) -> str | None:
-    """Why the module would not link here, or ``None``."""
+    """The reason why the module would not link here, or ``None``."""
     try:
         check_size(bytecode.data, DEFAULT_MODULE_LIMITS)
         check_sections(bytecode, DEFAULT_MODULE_LIMITS)
@@ -189,7 +189,7 @@ def report(found: dict[str, Any]) -> Iterator[Line]:
     if memory:
         most = "no maximum" if memory["maximum"] is None else f"at most {bytes_of(memory['maximum'])}"
         yield from _row("memory", f"{bytes_of(memory['initial'])} at first, {most}")
-    yield from _row("starts by", ", ".join(found["start"]) or "no memory of its own")
+    yield from _row("starts by", ", ".join(found["start"]) or "nothing: it has no start function")
     for key in ("callbacks", "hostcalls", "wasi"):
         names = sorted(name.removeprefix("proxy_") for name in found[key])
         yield EMPTY

@@ -40,12 +40,12 @@ def run_result(result: ExchangeResult, recorder: Recorder, error: ProxyWasmError
 
 
 def dump(value: Any) -> str:
-    """Indented JSON, with each value that fits on one line."""
+    """Indented JSON, in which a value that fits on one line is not broken."""
     return _written(plain(value), "")
 
 
 def _flat(value: Any) -> str:
-    """JSON on one line. Characters that control a terminal are escaped; JSON itself escapes only those of ASCII."""
+    """JSON on one line. Characters that control a terminal are escaped, not only those in ASCII as in JSON."""
     text = json.dumps(value, ensure_ascii=False)
     return text if printable(text) == text else json.dumps(value)
 

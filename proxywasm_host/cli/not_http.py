@@ -52,7 +52,7 @@ def has_no_http_context(failure: Failure, logs: list[GuestLog]) -> bool:
 
 
 def takes_connections(command_line: CommandLine, name: str) -> bool:
-    """Whether that filter, in a new VM, takes a TCP connection and does not fail."""
+    """Whether the filter `name`, in a new VM, accepts a TCP connection without failing."""
     try:
         with command_line.host(Silent()) as host:
             [plugin] = [plugin for plugin in command_line.load(host) if plugin.name == name]

@@ -1,4 +1,4 @@
-"""The options that ``run`` and ``bench`` share; they make a chain of filters and messages to send.
+"""The options that ``run`` and ``bench`` share, which describe a chain of filters and messages to send.
 
 An option of a filter is given once for all filters, or once for each.
 """
@@ -64,7 +64,7 @@ __all__ = [
 FORMAT_VERSION = re.compile(r"""^\s*[{,]?\s*["']?_format_version["']?\s*:""", re.MULTILINE)
 """The key that marks a configuration of Kong."""
 KONG = re.compile(r"^kong\s*[:=]", re.MULTILINE)
-"""The key of a configuration of ours that names one of Kong."""
+"""The key in our own form of a configuration that names one of Kong."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 NAMED = ("root_id", "vm_id", "name", "sha256", "pull_policy", "engine", "failure_policy")
@@ -80,19 +80,19 @@ CONFIG_OPTIONS = (
 FILTER_OPTIONS = (
     click.option("--root-id", metavar="ID", multiple=True, help="Which filter of the module to run."),
     click.option("--vm-id", metavar="ID", multiple=True, help="Filters with the same id and code share a VM."),
-    click.option("--name", metavar="NAME", multiple=True, help="The filter's name; that of its file if not given."),
+    click.option("--name", metavar="NAME", multiple=True, help="The filter's name.  [default: that of its file]"),
     click.option("--sha256", metavar="HEX", multiple=True, help="The digest that its module or image must have."),
     click.option(
         "--pull-policy",
         type=click.Choice(["IfNotPresent", "Always"]),
         multiple=True,
-        help="Whether to look a URL up if its module is in the cache.  [default: only for :latest]",
+        help="Whether to check a URL whose module is in the cache.  [default: only for :latest]",
     ),
     click.option(
         "--engine",
         type=EngineName(),
         multiple=True,
-        help="wasmtime, …; see `proxywasm engines`; for run also all, to compare.",
+        help="wasmtime, …; see `proxywasm engines`. `run` also accepts all, to compare them.",
     ),
     click.option(
         "--failure-policy",
@@ -107,7 +107,7 @@ HOSTCALLS_OPTION = click.option(
 SHARED_OPTION = click.option(
     "--shared",
     type=SharedChoice(),
-    help="Who shares data, queues and metrics of filters: memory, processes or redis://…",
+    help="How to share data, queues and metrics of filters: memory, processes or redis://…",
 )
 UNKNOWN_IMPORTS_OPTION = click.option(
     "--unknown-imports",
@@ -145,7 +145,7 @@ HOST_OPTIONS = (
         type=click.Choice(list(PROFILES)),
         default="envoy",
         show_default=True,
-        help="The host to behave as.",
+        help="The host whose behaviour to imitate.",
     ),
     click.option(
         "--property", "properties", type=Property(), multiple=True, help="A property; PATH:=JSON for a number."
@@ -155,7 +155,7 @@ HOST_OPTIONS = (
         "--callout",
         type=CannedReply(),
         multiple=True,
-        help="The answer of a cluster to filters; 'fail' breaks the call off. Other clusters are unknown.",
+        help="The answer of a cluster to callouts; 'fail' breaks them off. Other clusters are unknown.",
     ),
     click.option(
         "--ticks", type=click.IntRange(0), default=0, show_default=True, help="Ticks that may pass during a pause."
@@ -168,7 +168,7 @@ HOST_OPTIONS = (
         help="Seconds for a callback; 0 for no limit.",
     ),
     click.option("--memory-limit", type=Size(), default=f"{MEMORY >> 20}MiB", show_default=True, help="Per guest."),
-    click.option("--allow-on-headers-stop-iteration", is_flag=True, help="The body comes even after PAUSE on headers."),
+    click.option("--allow-on-headers-stop-iteration", is_flag=True, help="Send the body even after PAUSE on headers."),
     SHARED_OPTION,
     HOSTCALLS_OPTION,
     UNKNOWN_IMPORTS_OPTION,
@@ -176,7 +176,7 @@ HOST_OPTIONS = (
 
 
 def command_line_options(function: F) -> F:
-    """Give a command these options. It takes them as keywords, for a `CommandLine`."""
+    """Add these options to a command, which gets them as keywords for a `CommandLine`."""
     for option in reversed((*CONFIG_OPTIONS, *FILTER_OPTIONS, *REQUEST_OPTIONS, *RESPONSE_OPTIONS, *HOST_OPTIONS)):
         function = option(function)
     return function
@@ -188,25 +188,25 @@ class Silent:
     level: int = LogLevel.INFO
 
     def log(self, line: GuestLog) -> None:
-        """Forget a line."""
+        """Drop a line."""
 
 
 @dataclass
 class CommandLine:
-    """A chain of filters, and a request and its response to send through it. `options` are those of the command."""
+    """A chain of filters, and a request and its response to send through it. `options` are the command's."""
 
     filters: list[str]
     request: Message
     response: Message
     options: dict[str, Any]
     engines: list[str | None]
-    """Of each filter."""
+    """The engine of each filter."""
     gateway: Any = None
     """Kong's gateway, if a configuration of Kong was named; set when the chain is loaded."""
 
     @staticmethod
     def say(sentence: str) -> None:
-        """Tell the user what is going on."""
+        """Show progress on standard error."""
         click.echo(f"{sentence} …", err=True)
 
     @classmethod
@@ -380,7 +380,7 @@ def understand(words: Sequence[str], url: str) -> tuple[list[str], str, str]:
 
 
 def _configured(path: str) -> tuple[list[FilterConfig], str]:
-    """The filters of a configuration, and their profile. Raises: click.UsageError."""
+    """The filters and the profile of a configuration. Raises: click.UsageError."""
     return _read(path, Path(path).stat().st_mtime_ns)
 
 
@@ -390,7 +390,7 @@ def is_kong(path: str | Path) -> bool:
 
 
 def names_kong(path: str | Path) -> bool:
-    """Whether a file is a configuration of ours that names one of Kong."""
+    """Whether a file is a configuration in our own form that names one of Kong."""
     return _says(path, KONG)
 
 
@@ -422,7 +422,7 @@ def _read_kong(path: str, changed: int) -> Any:
 
 @lru_cache(None)
 def _read(path: str, changed: int) -> tuple[list[FilterConfig], str]:
-    """Cached by the time at which the file `changed`, so that warnings come once."""
+    """Cached by the time at which the file `changed`, so that warnings appear once."""
     if is_kong(path):
         return [*_kong(path).filters], "wasmx"
     try:

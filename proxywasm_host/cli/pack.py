@@ -26,7 +26,7 @@ AGAIN = 0.3
 @click.option(
     "-o", "--output", metavar="FILE", type=OutputFile(), help="The file to write.  [default: FILTER.wasm]"
 )
-@click.option("--watch", is_flag=True, help="Pack again whenever a file beside it changes, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Pack again whenever a script in its folder changes, until Ctrl-C.")
 def command(path: Path, output: Output | None, watch: bool) -> int:
     """Build a module from a filter in Python, for this host, Envoy and every other one.
 

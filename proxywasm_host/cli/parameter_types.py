@@ -1,4 +1,4 @@
-"""click's parameter types for the values of options. Each says in one sentence what is wrong with a value."""
+"""Parameter types of click for the values of options. Each explains a wrong value in one sentence."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ LONGEST = 1_000_000
 
 
 class Kind(click.ParamType[Any]):
-    """Base: `parse` does the work and raises ValueError with the sentence."""
+    """Base of the types. `parse` converts a value, or raises ValueError with the sentence."""
 
     def parse(self, text: str) -> Any:
         """The value of a text. Raises: ValueError."""
@@ -145,7 +145,7 @@ class Output:
 
 
 class OutputFile(Kind):
-    """The name of a file to write. An impossible one is refused before anything is done."""
+    """The name of a file to write. A name that cannot be written is refused before the command begins."""
 
     name = "file"
 
@@ -278,12 +278,12 @@ def replies(callout: Callout, status: int, body: bytes) -> Sequence[Reply]:
         try:
             return [NameLookupReply(ip_address(body.decode()).packed)]
         except ValueError:
-            return [CalloutFailed(f"the reply {body!r} is no address")]
+            return [CalloutFailed(f"the reply {body!r} is not an address")]
     return [RedisCallReply(body)]
 
 
 class SharedChoice(Kind):
-    """Where filters share state: see `proxywasm_host.services.shared`."""
+    """How filters share state: see `proxywasm_host.services.shared`."""
 
     name = "WHO"
 
@@ -294,7 +294,7 @@ class SharedChoice(Kind):
 
 
 class EngineName(Kind):
-    """The name of an engine. An unknown name is an error when it is opened."""
+    """The name of an engine. An unknown name is an error when the engine is opened."""
 
     name = "NAME"
 

@@ -71,7 +71,7 @@ class Line:
 class Screen:
     """Prints lines on standard output or standard error, with colours if the user wants them.
 
-    `color`: ``None`` asks the terminal and ``NO_COLOR``.
+    `color`: with ``None``, the terminal and ``NO_COLOR`` decide.
     """
 
     def __init__(self, color: bool | None = None, *, err: bool = False) -> None:
@@ -127,7 +127,7 @@ EMPTY = Line(Text())
 
 
 def labelled(indent: int, label: str, style: str, content: str, *, width: int = LABEL, content_style: str = "") -> Line:
-    """A label of so many columns, and its text."""
+    """A label that is `width` columns wide, and its text."""
     return hanging(indent + width, " " * indent, (label.ljust(width), style), (content, content_style))
 
 
@@ -201,7 +201,7 @@ def _events(events: Iterable[Call | GuestLog], callback: str, trace: bool) -> It
 
 
 def _traced(call: Call) -> Line:
-    """A hostcall with its answer. A log line needs no extra line."""
+    """A hostcall with its answer. It shows the text of a log line, which needs no further line."""
     whole = describe(call)
     status = len(describe(call._replace(result=None)).removesuffix(" = OK"))
     style = "red" if isinstance(call.result, Refusal) else "green"

@@ -25,7 +25,7 @@ __all__ = ["command"]
 @click.option("--engine", type=EngineName(), help="wasmtime, …, or all.  [default: as recorded]")
 @click.option("--deadline", type=Seconds(), help="Seconds for a callback, 0 for no limit.  [default: as recorded]")
 @click.option("--memory-limit", type=Size(), help="Per guest.  [default: as recorded]")
-@click.option("--to", "form", type=click.Choice(["pytest", "suite"]), help="Print it as a test that passes.")
+@click.option("--to", "form", type=click.Choice(["pytest", "suite"]), help="Print the recording as a test that passes.")
 @click.option("--transcript", is_flag=True, help="Print everything that the filters did.")
 def command(
     file: Path,
@@ -59,7 +59,7 @@ def command(
         click.echo(f"{file} is incomplete: the recording reached its size limit.", err=True)
     if form is not None:
         if engine == "all":
-            raise click.UsageError("a test is made on one engine: leave out --engine all")
+            raise click.UsageError("a test is made on one engine: remove --engine all")
         recording.engine = engine or recording.engine
         click.echo(written(recording, form), nl=False)
         return Exit.OK
@@ -105,7 +105,7 @@ def read(file: Path, modules: Sequence[str]) -> Recording:
 
 def written(recording: Recording, form: str) -> str:
     """A recording as a test. Raises: ConfigError, click.UsageError."""
-    from proxywasm_host.recording.conversion import as_pytest, as_suite  # noqa: PLC0415 - seldom wanted
+    from proxywasm_host.recording.conversion import as_pytest, as_suite  # noqa: PLC0415 - seldom needed
 
     try:
         return as_pytest(recording) if form == "pytest" else as_suite(recording)

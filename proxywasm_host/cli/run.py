@@ -38,7 +38,7 @@ LEVELS = [level.name.lower() for level in LogLevel]
 @click.command("run")
 @click.argument("words", metavar="FILTER.wasm… [METHOD] URL", nargs=-1, required=True, type=click.Path())
 @command_line_options
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="For guests' logs.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Of guests' logs.")
 @click.option("--trace", is_flag=True, help="List every hostcall, with its answer and the reason of a refusal.")
 @click.option("--record", metavar="FILE", type=OutputFile(), help="Record the request for `proxywasm replay`.")
 @click.option(
@@ -121,7 +121,7 @@ def write_down(
     """Call `perform`, and write a recording of the request. Raises: click.UsageError."""
     options = command_line.options
     if options["hostcalls"]:
-        raise click.UsageError("a recording cannot hold your own hostcalls: leave out --record or --hostcalls")
+        raise click.UsageError("a recording cannot contain your own hostcalls: remove --record or --hostcalls")
     hidden = {name.lower().encode() for name in redact}
     for message in (command_line.request, command_line.response):
         message.headers = [(name, b"redacted" if name in hidden else value) for name, value in message.headers]
@@ -149,8 +149,8 @@ def perform(
 ) -> tuple[ExchangeResult, ProxyWasmError | Failure | None, list[str]]:
     """Load the filters and send the request. Returns the result, the failure, and facts about the run.
 
-    `settle` is called with the host before a filter is loaded, `began` with the stream before it is fed. Without facts
-    no guest ran. The plugins are not closed: the process ends after this request.
+    `settle` is called with the host before a filter is loaded, `began` with the stream before it is fed. If there are
+    no facts, no guest ran. The plugins are not closed, because the process ends after this request.
     """
     ran: list[str] = []
     host: Host | None = None
@@ -179,7 +179,7 @@ def unknown_clusters(result: ExchangeResult) -> Iterator[str]:
 
 
 def tell(error: ProxyWasmError | Failure | None, color: bool | None) -> int:
-    """Report what went wrong on standard error. Returns the exit code."""
+    """Report an error on standard error. Returns the exit code."""
     if error is None:
         return Exit.OK
     screen = Screen(color, err=True)

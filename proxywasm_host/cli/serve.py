@@ -51,7 +51,7 @@ HOST_OPTIONS = (
 
 
 def host_options(function: F) -> F:
-    """Give a command the options that all servers have, for `overrides`."""
+    """Add the options that all servers share to a command, for `overrides`."""
     for option in reversed(HOST_OPTIONS):
         function = option(function)
     return function
@@ -62,7 +62,7 @@ def host_options(function: F) -> F:
 @click.option("--upstream", metavar="URL", help="The server behind the filters, http://HOST:PORT.")
 @click.option("--listen", metavar="HOST:PORT", help="Where to serve.  [default: 127.0.0.1:8080]")
 @click.option(
-    "--access-log", type=click.Choice(["common", "json", "off"]), help="On standard output.  [default: common]"
+    "--access-log", type=click.Choice(["common", "json", "off"]), help="Its form on standard output.  [default: common]"
 )
 @host_options
 def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options: Any) -> None:
@@ -151,7 +151,7 @@ def overrides(filters: tuple[str, ...], options: dict[str, Any]) -> dict[str, An
         said["filters"] = _chain(filters, options)
     elif engines := set(options["engine"]):
         if len(engines) > 1:
-            raise click.UsageError("--engine once, for the filters of the configuration")
+            raise click.UsageError("give --engine once, for all filters of the configuration")
         said["engine"] = engines.pop()
     return said
 

@@ -23,7 +23,7 @@ from proxywasm_host.services.log import printable
 __all__ = ["command"]
 
 SHOWN = 300
-"""Most bytes of a buffer that are printed."""
+"""The largest number of bytes of a buffer that is printed."""
 KEYS = "Enter: next, b: back, a number: go there, q: quit"
 
 
@@ -59,7 +59,7 @@ class Steps:
 
 
 def _state(context: Any) -> Iterator[str]:
-    """The maps and buffers that a callback has."""
+    """The maps and buffers that a callback can use."""
     for kind, pairs in zip(MapType, context.maps, strict=False):
         if pairs is not None:
             yield f"{kind.name}:"
@@ -82,7 +82,7 @@ def command(file: Path, modules: Sequence[str], engine: str | None) -> int:
     """Walk through a recorded request, forward and back. Each step shows a callback with its hostcalls, and the
     headers, bodies and replies that the filter could read when it returned.
 
-    The request is replayed first, so nothing waits between two steps, and going back costs nothing.
+    The request is replayed first, so a step takes no time, forward or back.
 
     \b
     proxywasm step recordings/20260102T030405.678-17-1-failed.json

@@ -53,7 +53,7 @@ POLL = 0.3
     "--coverage-under",
     metavar="PERCENT",
     type=click.FloatRange(0, 100),
-    help="Fail if fewer of a filter's callbacks and hostcalls were reached.",
+    help="Fail if a smaller part of a filter's callbacks and hostcalls was reached.",
 )
 @click.option("--watch", is_flag=True, help="Run again whenever a suite or a filter changes, until Ctrl-C.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of suites in YAML, and exit.")
@@ -109,7 +109,7 @@ def _engines(name: str | None) -> list[str]:
         return [open_engine(name).name]
     names = [status.name for status in list_engines() if status.usable]
     if not names:
-        raise EngineUnavailable(ALL, "none: not one engine is usable here", "see proxywasm engines")
+        raise EngineUnavailable(ALL, "not possible, because no engine is usable here", "see proxywasm engines")
     return names
 
 
@@ -140,8 +140,8 @@ def _once(suites: Sequence[Path], options: dict[str, Any]) -> int:
 
 
 def _coverage(options: dict[str, Any]) -> Coverage | None:
-    """A coverage to fill, if it is to be reported."""
-    from proxywasm_host.testing.coverage import Coverage  # noqa: PLC0415 - not needed to say what is missing
+    """A coverage to fill, if an option needs it."""
+    from proxywasm_host.testing.coverage import Coverage  # noqa: PLC0415 - an error of usage comes first
 
     words = ("coverage_json", "coverage_html", "coverage_under")
     return Coverage() if options["coverage"] or any(options[word] is not None for word in words) else None
@@ -162,7 +162,7 @@ def _tell(coverage: Coverage, options: dict[str, Any]) -> bool:
 
 
 def _watch(suites: Sequence[Path], options: dict[str, Any]) -> int:
-    """Run all tests, and again when a file has changed. An error is reported, and watching goes on."""
+    """Run all tests, and again whenever a file has changed. An error is reported, and watching continues."""
     known: dict[Path, int] = {}
     while True:
         try:

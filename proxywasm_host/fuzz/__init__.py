@@ -1,4 +1,4 @@
-"""Fuzzing of a filter: random requests, and checks that hold for each of them.
+"""Fuzzing of a filter: random requests, and checks that each of them must pass.
 
 `fuzz` makes examples with Hypothesis, checks each, and returns the smallest one that breaks a check.
 """

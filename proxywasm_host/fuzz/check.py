@@ -1,4 +1,4 @@
-"""The checks that hold for every request through a filter, and the report of one that does not."""
+"""The checks that every request through a filter must pass, and the report of one that fails."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from proxywasm_host.testing import Harness, Outcome
 __all__ = ["CHECKS", "Finding", "Subject", "check", "check_memory"]
 
 ROUND = 100
-"""Requests between two looks at a guest's memory."""
+"""Requests between two measurements of a guest's memory."""
 ROUNDS = 20
-"""Rounds in which memory has to grow each time before that is a finding: a collector may not run for long."""
+"""Rounds that must all grow memory to be a finding, because a garbage collector may not run for a long time."""
 NAMES = ("FAIL", "NEVER", "GrpcStatus", "Harness", "Response", "later")
 """Names that a test may have to import."""
 
@@ -28,8 +28,8 @@ RESPOND = "proxy_send_local_response"
 CHECKS = {
     "trap": "the guest does not trap",
     "local": "at most one local response is sent",
-    "pause": "what is paused is let go, once all answers are in and time has passed",
-    "chunks": "the result is the same whatever the chunks of a body are",
+    "pause": "the filter resumes a paused message, once all answers are in and time has passed",
+    "chunks": "the result does not depend on how a body is cut",
     "engines": "all engines agree",
     "memory": "memory does not grow with each request",
 }
@@ -37,7 +37,7 @@ CHECKS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A filter and the engines to run it on; the first one is that of all checks but `engines`."""
+    """A filter and the engines to run it on. All checks but ``engines`` and ``memory`` use the first engine."""
 
     filter: Path
     configuration: bytes = b""
@@ -48,11 +48,11 @@ class Subject:
     cache: ModuleCache | None = field(default=None, compare=False)
 
     def harness(self, engine: str) -> Harness:
-        """A world without a filter, on an engine."""
+        """A harness without a filter, on an engine."""
         return Harness(engine, profile=self.profile, limits=self.limits, cache=self.cache)
 
     def send(self, example: Example, engine: str) -> Outcome:
-        """Send it through a filter that has seen nothing yet. Raises: what loading raises."""
+        """Send an example through a newly loaded filter. Raises: the errors of loading it."""
         with self.harness(engine) as harness:
             filters = harness(self.filter, self.configuration)
             example.scenario.set_answers(filters)
@@ -60,14 +60,14 @@ class Subject:
 
 
 class Finding(AssertionError):
-    """A check that does not hold, and the example for which it does not."""
+    """A failed check, with the example that breaks it."""
 
     def __init__(self, check: str, example: Example, said: str, engines: Sequence[str]) -> None:
         super().__init__(f"{CHECKS[check]}: {said}")
         self.check, self.example, self.said, self.engines = check, example, said, tuple(engines)
 
     def command(self, subject: Subject) -> str:
-        """A command line that shows the finding; empty, if none can."""
+        """A command line that reproduces the finding; empty if none can."""
         if self.check in ("chunks", "memory"):
             return ""
         options = ["--config", subject.configuration.decode("utf-8", "replace")] if subject.configuration else []
@@ -76,7 +76,7 @@ class Finding(AssertionError):
         return self.example.command(str(subject.filter), [*options, "--engine", engine, "--ticks", "10"])
 
     def test(self, subject: Subject) -> str:
-        """A test for pytest that fails because of it."""
+        """A test for pytest that reproduces the finding by failing."""
         body = TESTS[self.check](self)
         words = {word for line in body for word in re.findall(r"\w+", line)}
         names = [name for name in NAMES if name in words or name == "Harness"]
@@ -123,7 +123,7 @@ def check(subject: Subject, example: Example, wanted: frozenset[str]) -> None:
 
 
 def check_memory(subject: Subject, example: Example) -> None:
-    """Whether memory grows without an end on any engine. Raises: Finding."""
+    """Check that memory does not grow without an end on any engine. Raises: Finding."""
     for engine in subject.engines:
         with subject.harness(engine) as harness:
             under_test, scenario = harness(subject.filter, subject.configuration), example.scenario
@@ -143,7 +143,7 @@ def check_memory(subject: Subject, example: Example) -> None:
 
 
 def memory_size(plugin: Any) -> int:
-    """Bytes of a plugin's memory."""
+    """The size of a plugin's memory, in bytes."""
     memory = plugin._vm.instance.memory
     memory.refresh()
     return len(memory.view)
@@ -166,7 +166,7 @@ def _both(one: Outcome, other: Outcome) -> list[tuple[str, Any, Any]]:
 
 
 def _comparable(outcome: Outcome) -> list[str]:
-    """The parts of a run in which engines have to agree; each may word a failure differently."""
+    """The parts of a run in which engines must agree; each may word a failure differently."""
     failed = outcome.failure
     lines = [line for line in outcome.lines() if failed is None or failed.message not in line]
     return [*lines, *(repr(invocation) for invocation in outcome.invocations)]
@@ -182,7 +182,7 @@ def _difference(first: str, one: Outcome, second: str, other: Outcome) -> str:
 
 
 def _sent(example: Example) -> list[str]:
-    """Statements that send it through a filter ``f``."""
+    """Statements that send an example through a filter ``f``."""
     return [*example.scenario.answers_source("f"), *example.scenario.source()]
 
 

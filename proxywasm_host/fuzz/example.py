@@ -1,4 +1,4 @@
-"""One request as Hypothesis draws it: flat and frozen. It becomes a `Scenario`, and a command line."""
+"""One request as Hypothesis draws it: flat and frozen. It can become a `Scenario`, and a command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proxywasm_host.testing.scenario import Scenario
 __all__ = ["Example", "Reply"]
 
 LATE = 0.05
-"""Seconds after which a late answer comes."""
+"""Seconds until a late answer arrives."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Example:
-    """A request, upstream's response, and what clusters answer.
+    """A request, upstream's response, and the answers of clusters.
 
-    `leaves_after`: the client is gone after so many parts of its request (the headers are the first); ``None``: it
-    stays.
+    `leaves_after`: the number of parts of the request (headers are the first) after which the client disconnects;
+    ``None`` if it stays.
     """
 
     method: str = "GET"
@@ -46,12 +46,12 @@ class Example:
 
     @property
     def in_one(self) -> Example:
-        """The same with each body in one chunk."""
+        """The example with each body in one chunk."""
         return replace(self, chunks=_in_one(self.chunks), response_chunks=_in_one(self.response_chunks))
 
     @property
     def scenario(self) -> Scenario:
-        """The same as tests send and write it."""
+        """The example in the form that tests send and write."""
         answers = {(kind, cluster): _answer(reply, kind) for cluster, reply in self.replies.items() for kind in KINDS}
         upstream = Response(
             self.status, self.response_headers, chunks=self.response_chunks, trailers=self.response_trailers
@@ -69,7 +69,10 @@ class Example:
         )
 
     def command(self, filter: str, options: list[str]) -> str:
-        """A command line that sends it; empty, if none can: late answers, or a client that leaves."""
+        """A command line that sends the example.
+
+        Empty if none can: for late answers, a client that leaves, or bytes that no argument can contain.
+        """
         texts = [*self.chunks, *self.response_chunks, *(reply.body for reply in self.replies.values())]
         texts += [text.encode("utf-8", "surrogateescape") for text in self._texts()]
         kinds = {reply.kind for reply in self.replies.values()}
@@ -103,7 +106,7 @@ def _in_one(chunks: tuple[bytes, ...]) -> tuple[bytes, ...]:
 
 
 def _answer(reply: Reply, kind: str) -> Any:
-    """The answer of a cluster to a callout of that kind."""
+    """The answer of a cluster to a callout of this kind."""
     answers = {
         "http": Response(reply.status, body=reply.body),
         "grpc": reply.body if reply.status == 200 else GrpcStatus(14, "no"),
@@ -118,7 +121,7 @@ def _canned(cluster: str, reply: Reply) -> str:
 
 
 def _unspeakable(text: bytes) -> bool:
-    """Whether it cannot be said as a word of a command line, where ``@`` names a file."""
+    """Whether a text cannot be an argument of the command line, where ``@`` names a file."""
     return b"\0" in text or text[:1] == b"@" or b"\xef\xbf\xbd" in text or not _is_utf8(text)
 
 

@@ -19,7 +19,7 @@ METHODS = ("GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH")
 NAMES = ("accept", "authorization", "content-type", "cookie", "user-agent", "x-forwarded-for", "x-a")
 VALUES = ("", "0", "-1", "application/json", "application/grpc", "text/html", "a, b", "%")
 ODD = ("\udcff\udcfe", "é", "\udc80", "\t")
-"""Values that HTTP allows and few expect: the first is not UTF-8."""
+"""Values that HTTP allows and few programs expect, such as invalid UTF-8."""
 BODIES = (b"", b"{}", b'{"a": [1, null]}', b"\0", b"\xff\xfe", b"foo", b"<a href='x'>")
 OWN = re.compile(rb"x-[a-z0-9][a-z0-9-]{0,30}")
 """Names of headers that a module seems to use."""
@@ -28,19 +28,19 @@ LARGEST = Example(
     "POST", "/a?b=c", (("user-agent", "fuzz"), ("x-a", "1" * 200)), (b"a" * 2000, b"b" * 2000), (), 200,
     (("content-type", "text/html"),), (b"c" * 2000, b"d" * 2000),
 )  # fmt: skip
-"""The request that is sent repeatedly to see whether memory grows."""
+"""The request that is sent repeatedly to check whether memory grows."""
 
 
 def fuzz(subject: Subject, *, examples: int = 100, seeded: int = 0, without: Collection[str] = ()) -> Finding | None:
-    """Look for a request that breaks a check; the smallest that was found, or ``None``.
+    """Search for a request that breaks a check. Returns the smallest one that was found, or ``None``.
 
     Args:
         subject: the filter. Each example gets a new instance.
-        examples: how many requests to try.
-        seeded: the same number finds the same.
-        without: names of `CHECKS` that are not made.
+        examples: number of requests to try.
+        seeded: seed of the search; the same number repeats it.
+        without: names of `CHECKS` to leave out.
 
-    Raises: what loading the filter raises.
+    Raises: the errors of loading the filter.
     """
     wanted = frozenset(CHECKS) - frozenset(without)
     with subject.harness(subject.engines[0]) as harness:
@@ -76,7 +76,7 @@ def fuzz(subject: Subject, *, examples: int = 100, seeded: int = 0, without: Col
 
 
 def examples_for(subject: Subject) -> st.SearchStrategy[Example]:
-    """Examples for a filter: names of headers that its module knows are among those that come."""
+    """A strategy of examples for a filter, whose headers have names that its module contains, among others."""
     module = subject.filter.read_bytes()
     own = [name for name in NAMES if name.encode() in module]
     own += sorted({name.decode() for name in OWN.findall(module)}, key=len)[:MOST]

@@ -23,9 +23,9 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
     Args:
         file: in YAML (``.yaml``, ``.yml``), or in Google's form (``.textpb`` and the like, or YAML).
         filters: run the suite for each of these, instead of the one that it names.
-        configuration: of the filter, instead of what the suite says.
+        configuration: the filter's configuration, instead of the suite's.
 
-    Raises: ConfigError, with file, line and path; ModuleNotFoundError, where what reads the form is not installed.
+    Raises: ConfigError, with file, line and path; ModuleNotFoundError, if a package that reads the form is missing.
     """
     if file.suffix in TEXT_PROTO or _is_googles(file):
         from proxywasm_host.suites import service_extensions  # noqa: PLC0415 - protobuf is an extra
@@ -39,7 +39,7 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
 
 
 def _is_googles(file: Path) -> bool:
-    """Whether a file of YAML is a suite of Google's; false if it cannot be read, which the reader then reports."""
+    """Whether a YAML file is a suite in Google's form; false if it cannot be read, which the reader then reports."""
     if file.suffix not in YAML:
         return False
     from proxywasm_host.suites import service_extensions_yaml  # noqa: PLC0415 - YAML is an extra

@@ -14,7 +14,7 @@ __all__ = ["Case", "Environment"]
 
 @dataclass(frozen=True)
 class Environment:
-    """Where cases run: an engine by name (``None``: the best that is installed), and where compiled code is kept.
+    """Where cases run: an engine by name (``None``: the preferred one), and a cache of compiled code.
 
     The callbacks and hostcalls that filters use are added to `coverage`, if it is given.
     """
@@ -28,7 +28,7 @@ class Environment:
 class Case:
     """A test: its name, its place in the file, and the function that runs it.
 
-    `run` returns a sentence for each expectation that was not met. It raises what loading a filter raises.
+    `run` returns a sentence for each unmet expectation. It raises the errors of loading a filter.
     """
 
     name: str

@@ -22,9 +22,9 @@ class Chain:
 
 
 def chain_of(files: Sequence[Path]) -> Chain:
-    """The filters of modules, or of configurations in any of the forms that ``serve`` takes, or of both.
+    """The filters of modules, of configurations in any form that ``serve`` accepts, or of both.
 
-    Raises: ConfigError; ModuleNotFoundError, where what reads configurations is not installed.
+    Raises: ConfigError; ModuleNotFoundError, if a package that reads configurations is not installed.
     """
     filters: list[FilterConfig] = []
     profile = None

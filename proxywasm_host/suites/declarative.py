@@ -1,4 +1,4 @@
-"""Suites of our own form, in YAML: it reads them with `model`, and loads the filters anew for each test."""
+"""Suites in our own form, YAML, which `model` describes. Each test loads its filters again."""
 
 from __future__ import annotations
 
@@ -102,12 +102,12 @@ def _step(filters: FilterUnderTest, step: model.Step) -> list[str]:
         filters.clock.advance(step.advance)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    except AssertionError as error:  # what a harness says of filters that never end
+    except AssertionError as error:  # from a harness whose filters never end
         return [str(error)]
     return list(_wrong(step.expect, outcome, filters.metrics))
 
 
-# -- In ----------------------------------------------------------------------------------------------------------------
+# -- Messages to send --------------------------------------------------------------------------------------------------
 
 
 def _pairs(headers: dict[str, Union[str, list[str]]]) -> list[tuple[str, str]]:
@@ -125,7 +125,7 @@ def _chunks(message: model.Message) -> list[bytes]:
 
 
 def _answering(answers: Any) -> Callable[[Callout], Any]:
-    """A function that gives a cluster's answers; those of a list in turn, the last for ever."""
+    """A function that returns a cluster's answers: those of a list in turn, and its last for all further calls."""
     left = list(answers) if isinstance(answers, list) else [answers]
 
     def answer(callout: Callout) -> Any:
@@ -141,19 +141,19 @@ def _answering(answers: Any) -> Callable[[Callout], Any]:
 def _answer(callout: Callout, answer: model.Answer) -> Any:
     if callout.kind == "http":
         return Response(answer.status, _pairs(answer.headers), answer.body)
-    if callout.kind == "redis" or answer.status in (0, 200):  # 200 is not a status of gRPC: it was not said
+    if callout.kind == "redis" or answer.status in (0, 200):  # 200 is the default, and no status of gRPC
         return answer.body.encode()
     return GrpcStatus(answer.status, answer.body)
 
 
-# -- Out ---------------------------------------------------------------------------------------------------------------
+# -- Expectations ------------------------------------------------------------------------------------------------------
 
 
 def _wrong(expect: model.Expectation, result: Outcome, metrics: dict[str, int]) -> Iterator[str]:
     if not expect.failure and result.failure is not None:
         yield f"the filter failed: {result.failure.message}"
     elif expect.failure and result.failure is None:
-        yield "the filter has to fail, and did not"
+        yield "the filter must fail, but did not"
     elif not isinstance(expect.failure, bool) and result.failure is not None:
         yield from _compared("the failure", expect.failure, result.failure.message)
     yield from _message("upstream", expect.upstream, result.upstream)

@@ -36,7 +36,7 @@ def _profile(value: str) -> str:
 
 
 def _written(value: Any) -> Any:
-    """Numbers and booleans as YAML reads them are text where text is meant."""
+    """Convert numbers and booleans, as YAML reads them, to text."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, (int, float)) else value
@@ -46,18 +46,18 @@ Text = Annotated[str, BeforeValidator(_written)]
 
 
 class Match(Model):
-    """What a text has to be. All that are given have to hold."""
+    """Conditions on a text; all that are given must hold."""
 
     regex: Annotated[str | None, AfterValidator(lambda value: value and _pattern(value))] = None
-    """Matches the whole text."""
+    """Must match the whole text."""
     contains: Text | None = None
     absent: Text | None = None
-    """Must not be in it."""
+    """Must not be in the text."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Match:
         if not self.model_fields_set:
-            raise ValueError("say regex, contains or absent; an exact text is written as it is")
+            raise ValueError("give regex, contains or absent; an exact text is written as it is")
         return self
 
 
@@ -66,7 +66,7 @@ Headers = dict[str, Union[Text, list[Text]]]
 
 
 class Message(Model):
-    """A body, whole or in parts, with headers and trailers. A name with a list of values comes as often."""
+    """A body, whole or in parts, with headers and trailers. A name with a list of values is sent once for each."""
 
     headers: Headers = Field(default_factory=dict)
     body: Text | None = None
@@ -80,39 +80,39 @@ class Message(Model):
         if self.chunks and self.body is not None:
             raise ValueError("give body or chunks, not both")
         if self.chunk_size is not None and self.body is None:
-            raise ValueError("chunk_size is for a body, and there is none")
+            raise ValueError("chunk_size needs a body")
         return self
 
 
 class Request(Message):
-    """What the client sends."""
+    """The client's request."""
 
     method: str | None = None
-    """GET if it is not given; POST with a body."""
+    """GET by default; POST with a body."""
     url: str = "http://example.com/"
 
 
 class Response(Message):
-    """What upstream answers."""
+    """Upstream's response."""
 
     status: Annotated[int, Field(ge=100, le=999)] = 200
 
 
 class Answer(Model):
-    """What a cluster answers to a callout; for gRPC, `status` is that of gRPC and `body` the message."""
+    """The answer of a cluster to a callout. For gRPC, `status` is the gRPC status and `body` the message."""
 
     status: Annotated[int, Field(ge=0, le=999)] = 200
     headers: Headers = Field(default_factory=dict)
     body: Text = ""
     after: Annotated[float, Field(ge=0, strict=False)] = 0
-    """Seconds until it comes."""
+    """Seconds until the answer arrives."""
 
 
 Answers = Union[Annotated[int, Field(ge=0, le=999)], Literal["fail", "never"], Answer]
 
 
 class ExpectedMessage(Model):
-    """`headers` are looked for by name; null is for one that must not be there. What is not said may be anything."""
+    """Expected headers, body and trailers. Null stands for an absent header; parts that are not given may differ."""
 
     headers: dict[str, Expected | None] = Field(default_factory=dict)
     body: Expected | None = None
@@ -129,34 +129,34 @@ class ExpectedResponse(ExpectedMessage):
 
 
 class ExpectedCallout(ExpectedRequest):
-    """A callout that a filter made. `method` and the rest are those of HTTP."""
+    """A callout that a filter must make. All fields but `cluster` are for HTTP."""
 
     cluster: Expected | None = None
 
 
 class Expectation(Model):
-    """What has to come out."""
+    """The expected results of a step."""
 
     upstream: Union[ExpectedRequest, Literal[False], None] = None
-    """What upstream gets; false: nothing reaches it."""
+    """The request that upstream gets; false if it must get none."""
     response: Union[ExpectedResponse, Literal[False], None] = None
-    """What the client gets; false: nothing."""
+    """The response that the client gets; false if it must get none."""
     local: bool | None = None
     """Whether a filter answers instead of upstream."""
     details: Expected | None = None
     """Envoy's response code details."""
     logs: list[Expected] = Field(default_factory=list)
-    """Each is met by a line of the log."""
+    """Each must match a line of the log."""
     no_logs: list[Expected] = Field(default_factory=list)
-    """None of them is met by any line."""
+    """None of them may match a line."""
     callouts: list[ExpectedCallout] | None = None
-    """Those that were made, in their order, and no others."""
+    """All callouts of the step, in their order."""
     metrics: dict[str, int] = Field(default_factory=dict)
-    """By name, after the step."""
+    """Values by name, after the step."""
     paused: Literal["request", "response", False] = False
-    """What a filter still holds at the end."""
+    """The message that a filter still holds at the end."""
     failure: bool | Expected = False
-    """Whether the filter fails, or what is said of it."""
+    """Whether the filter fails, or the message of its failure."""
 
 
 class Step(Model):
@@ -164,12 +164,12 @@ class Step(Model):
 
     request: Request = Field(default_factory=Request)
     upstream: Union[Response, Annotated[int, Field(ge=100, le=999)]] = Field(default_factory=Response)
-    """What upstream answers; a number is a status."""
+    """Upstream's response; a number is its status."""
     callouts: dict[str, Union[Answers, list[Answers]]] = Field(default_factory=dict)
-    """What each cluster answers: a status, ``fail``, ``never``, an answer, or a list of them, one for each call."""
+    """The answers of each cluster: a status, ``fail``, ``never``, an answer, or a list with one for each call."""
     properties: dict[str, Union[str, int, float, bool]] = Field(default_factory=dict)
     advance: Annotated[float, Field(ge=0, strict=False)] = 0
-    """Seconds that pass after it. While a filter holds something, time passes by itself, for a minute at most."""
+    """Seconds that pass after the request. While a filter holds something, up to a minute passes without this."""
     expect: Expectation = Field(default_factory=Expectation)
 
 
@@ -181,17 +181,17 @@ Configuration = Annotated[Any, AfterValidator(_configuration)]
 
 
 class Settings(Model):
-    """What a suite says for all of its tests, and a test for itself."""
+    """Settings of a suite for all of its tests, or of one test."""
 
     configuration: Configuration = None
-    """Text as it is; anything else as JSON."""
+    """Filters get a text unchanged, and anything else as JSON."""
     profile: Annotated[str | None, AfterValidator(lambda value: value and _profile(value))] = None
     time: Annotated[float | None, Field(ge=0, strict=False)] = None
-    """What time it is when the filters are started: seconds since 1970; 14 November 2023, 22:13:20 UTC, if not said."""
+    """The time at which the filters start, in seconds since 1970; by default 14 November 2023, 22:13:20 UTC."""
 
 
 class Test(Settings, Step):
-    """A name, and one step; or `steps`, which go through the same filters one after the other."""
+    """A test with a name and one step, or with `steps`, which go through the same filters one after the other."""
 
     name: Annotated[str, Field(min_length=1)]
     steps: list[Step] = Field(default_factory=list)
@@ -199,7 +199,7 @@ class Test(Settings, Step):
     @model_validator(mode="after")
     def _steps_or_step(self) -> Test:
         if self.steps and (own := self.model_fields_set & set(Step.model_fields)):
-            raise ValueError(f"a test with steps has its {min(own)} in them")
+            raise ValueError(f"a test with steps has {min(own)} in its steps")
         return self
 
 
@@ -207,6 +207,6 @@ class Suite(Settings):
     """A file: filters, their settings, and tests."""
 
     filter: Union[str, list[str]]
-    """A module, or several that make a chain in the order of the request; from where the suite is. A configuration (of
-    Envoy, nginx, …, or serve's own) stands for the filters that it names."""
+    """A module, or several that make a chain in the order of the request; paths begin at the suite's folder. A
+    configuration (of Envoy, nginx, …, or serve's own) stands for its filters."""
     tests: Annotated[list[Test], Field(min_length=1)]

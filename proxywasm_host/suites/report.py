@@ -21,7 +21,7 @@ NOT_XML = {code: f"\\x{code:02x}" for code in range(0x20) if code not in (9, 10,
 
 @dataclass(frozen=True)
 class Verdict:
-    """A case on an engine, and each expectation that was not met."""
+    """The result of a case on an engine: a sentence for each unmet expectation, and the time."""
 
     case: Case
     engine: str
@@ -35,7 +35,7 @@ class Verdict:
 
     @property
     def name(self) -> str:
-        """Suite, case, filter and engine, for people."""
+        """The text of suite, case, filter and engine."""
         return printable(f"{self.case.suite}: {self.case.name} ({self.case.filter.name}, {self.engine})")
 
 
@@ -55,15 +55,15 @@ def judge(case: Case, where: Environment, engine: str) -> Verdict:
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
-    """How many passed, and how long they took."""
+    """The numbers of tests that passed and failed, and their time."""
     failed = sum(not verdict.passed for verdict in verdicts)
     seconds = sum(verdict.seconds for verdict in verdicts)
     return f"{len(verdicts) - failed} passed, {failed} failed in {seconds:.2f} s"
 
 
 def as_tap(number: int, verdict: Verdict) -> Iterator[str]:
-    """The lines of one test; what is wrong is in a block of YAML."""
-    name = verdict.name.replace("#", "\\#")  # what comes after one is a directive
+    """The lines of one test, with unmet expectations in a block of YAML."""
+    name = verdict.name.replace("#", "\\#")  # a plain one would begin a directive
     yield f"{'ok' if verdict.passed else 'not ok'} {number} - {name}"
     if not verdict.passed:
         yield "  ---"
@@ -75,7 +75,7 @@ def as_tap(number: int, verdict: Verdict) -> Iterator[str]:
 
 
 def as_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Everything, as plain data."""
+    """All verdicts, as plain data."""
     return {
         "passed": sum(verdict.passed for verdict in verdicts),
         "failed": sum(not verdict.passed for verdict in verdicts),
@@ -96,7 +96,7 @@ def as_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def as_junit(verdicts: Sequence[Verdict]) -> bytes:
-    """A ``<testsuites>``, as CI servers read it: one ``<testsuite>`` for each file."""
+    """A ``<testsuites>`` element, which CI servers read, with one ``<testsuite>`` for each file."""
     root = ET.Element("testsuites")
     for suite in dict.fromkeys(verdict.case.suite for verdict in verdicts):
         own = [verdict for verdict in verdicts if verdict.case.suite == suite]
@@ -128,5 +128,5 @@ def as_junit(verdicts: Sequence[Verdict]) -> bytes:
 
 
 def _xml(text: str) -> str:
-    """Text without the characters that XML has no form for."""
+    """Text with escapes for the characters that XML cannot express."""
     return text.translate(NOT_XML).encode("utf-8", "backslashreplace").decode()

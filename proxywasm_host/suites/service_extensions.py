@@ -1,14 +1,14 @@
-"""Google's ``tests.textpb`` and ``tests.yaml`` (Service Extensions), run unchanged, and in the way of Google's tester.
+"""Runs Google's ``tests.textpb`` and ``tests.yaml`` (Service Extensions) unchanged, and as Google's tester does.
 
-What that tester does otherwise than a proxy, and so does this module:
+This module differs from a proxy where that tester does:
 
-* A filter is called for the phases that a test has, and for no other: a test of a response's body alone begins there,
-  and an answer of the filter's passes no filter. Headers need no ``:method`` or ``:path``, and never end the stream.
-* Headers of one name are one, joined by ``", "``; names are compared without regard to case. A regular expression has
-  to match the whole. An ``invert``ed one must match nothing.
-* Time stands still: at ``time_secs``, or else at 1970.
+* A filter is called only for the phases that a test has: a test with only a response's body begins there, and a
+  filter's own response passes no filter. Headers need no ``:method`` or ``:path``, and never end the stream.
+* Values of headers with the same name are joined by ``", "``, and names are compared without regard to case. A regular
+  expression must match the whole text. An ``invert``ed matcher must match nothing.
+* Time stands still: at ``time_secs``, or in 1970 by default.
 
-Chunks, buffers and what filters may do are those of this host. Source: ``plugins/test/dynamic_test.cc`` and
+Chunks, buffers and the rights of filters are those of this host. Source: ``plugins/test/dynamic_test.cc`` and
 ``framework.cc`` of GoogleCloudPlatform/service-extensions.
 """
 
@@ -62,7 +62,7 @@ POSIX = {
     "word": "0-9A-Za-z_",
     "xdigit": "0-9A-Fa-f",
 }
-"""Character classes of RE2, as Python writes them."""
+"""Character classes of RE2, by name, in Python's syntax."""
 NANOSECONDS = 1_000_000_000
 
 
@@ -98,13 +98,13 @@ def _config(filter: Path, configuration: bytes | None) -> FilterConfig:
     """The filter of a module, or the only one of a configuration. Raises: ConfigError."""
     chain = chain_of([filter]).filters
     if len(chain) != 1:
-        raise ConfigError(f"{filter}: there are {len(chain)} filters in it, and a suite of Google's tests one")
+        raise ConfigError(f"{filter}: has {len(chain)} filters, but a suite of Google's tests one")
     config = chain[0] if configuration is None else replace(chain[0], configuration=configuration)
     return replace(config, name=config.plugin_name)
 
 
 def _line(text: str, name: str) -> int:
-    """The line in which a test's name stands; 1 if it is written in another way than plainly."""
+    """The line of a test's name; 1 if the name is not written plainly."""
     at = next((at for each in (f'"{name}"', f"name: {name}\n") if (at := text.find(each)) >= 0), 0)
     return text.count("\n", 0, at) + 1
 
@@ -147,10 +147,10 @@ class Lines:
 
 @dataclass
 class Seen:
-    """What came of one phase."""
+    """The results of one phase."""
 
     headers: dict[str, str]
-    """By name in lower case, values joined."""
+    """Joined values, by name in lower case."""
     body: bytes
     logs: list[str]
     answer: Any = None
@@ -159,7 +159,7 @@ class Seen:
 
 
 def _run(file: Path, env: Any, test: Any, config: FilterConfig, where: Environment) -> list[str]:
-    """Run one test; what is wrong. Raises: ModuleError, PluginError, OSError, ConfigError."""
+    """Run one test; return the unmet expectations. Raises: ModuleError, PluginError, OSError, ConfigError."""
     lines = Lines(env.log_level - 1 if env.log_level else LogLevel.INFO)
     services = Services(log=lines, clock=FrozenClock(env.time_secs * NANOSECONDS))
     recorder = None if where.coverage is None else Recorder()
@@ -196,11 +196,11 @@ class _Test:
         if self.plugin.failure is not None:
             yield f"the filter failed: {self.plugin.failure.message}"
 
-    # -- In ------------------------------------------------------------------------------------------------------
+    # -- Messages to send ----------------------------------------------------------------------------------------
 
     @contextmanager
     def _only(self, *names: str) -> Iterator[None]:
-        """Let the guest be called by these names alone, beside what makes contexts."""
+        """Call only the guest's callbacks with these names, and those that make contexts."""
         vm = self.plugin._vm
         every = vm.callbacks
         vm.callbacks = {name: call for name, call in every.items() if name in (*LIFE, *names)}
@@ -210,7 +210,7 @@ class _Test:
             vm.callbacks = every
 
     def _head(self, which: str, test: Any, feed: Any, out: Any) -> Iterator[str]:
-        """Headers of a message; a test that does not have them has a filter that is not called for them."""
+        """Feed the headers of a message. If the test has none, the filter is not called for them."""
         phase = f"{which}_headers"
         there, invocation = test.HasField(phase), getattr(test, phase)
         before = self.stream.local
@@ -262,7 +262,7 @@ class _Test:
             seen = Seen({}, body if local is None else local.body, self.lines.take(), local)
             yield from self._checked(phase, invocation.result, seen)
 
-    # -- Out -----------------------------------------------------------------------------------------------------
+    # -- Expectations --------------------------------------------------------------------------------------------
 
     def _logged(self, phase: str, expected: Any, lines: list[str]) -> Iterator[str]:
         for matcher in expected.log:
@@ -312,7 +312,7 @@ class _Test:
     def _match(self, phase: str, what: str, matcher: Any, texts: list[bytes]) -> Iterator[str]:
         kind = matcher.WhichOneof("matcher")
         if kind is None:
-            yield f"{phase}: what {what} has to match is missing: exact, regex or file"
+            yield f"{phase}: the matcher for {what} is missing: exact, regex or file"
             return
         wanted: bytes = matcher.exact
         if kind == "file":
@@ -329,12 +329,12 @@ class _Test:
         if found == matcher.invert:
             shown = matcher.regex if kind == "regex" else wanted.decode("utf-8", "replace")
             have = ", ".join(repr(text.decode("utf-8", "replace")) for text in texts) or "nothing"
-            verb = "must not be" if matcher.invert else "has to be"
+            verb = "must not be" if matcher.invert else "must be"
             yield f"{phase}: {what} {verb} {kind} {shown!r}; there is {have}"
 
 
 def re2(pattern: str) -> re.Pattern[bytes]:
-    """A pattern of RE2, whose character classes by name Python does not know. Raises: re.error."""
+    """A pattern of RE2 for Python, which has no character classes by name. Raises: re.error."""
     known = re.sub(r"\[:([a-z]+):\]", lambda found: POSIX.get(found[1], found[0]), pattern).replace(r"\z", r"\Z")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # "[[" means something else in a future Python
@@ -342,7 +342,7 @@ def re2(pattern: str) -> re.Pattern[bytes]:
 
 
 def mapped(headers: HeaderList) -> dict[str, str]:
-    """Headers by name, values of one name joined."""
+    """Headers by name, with the values of a name joined."""
     together: dict[str, str] = {}
     for name, value in headers:
         key, text = name.decode("utf-8", "surrogateescape").lower(), value.decode("utf-8", "surrogateescape")
@@ -351,7 +351,7 @@ def mapped(headers: HeaderList) -> dict[str, str]:
 
 
 def chunked(body: bytes, plan: str, number: int) -> list[bytes]:
-    """A body in `number` equal parts, the last of which has the rest (``num_chunks``); or in parts of that size."""
+    """A body in `number` equal parts, the last with the rest (``num_chunks``), or in parts of `number` bytes."""
     if plan == "num_chunks":
         size = max(len(body) // max(number, 1), 1)
         parts = [body[at * size : (at + 1) * size] for at in range(max(number, 1) - 1)]
@@ -361,7 +361,7 @@ def chunked(body: bytes, plan: str, number: int) -> list[bytes]:
 
 
 def parsed(content: bytes, which: str, where: str) -> HeaderList:
-    """Headers written as HTTP/1.1, as a filter sees them. Raises: ConfigError."""
+    """Convert headers from HTTP/1.1 to the form that a filter sees. Raises: ConfigError."""
     first, *lines = re.split(r"\r?\n", content.decode("utf-8", "surrogateescape").strip("\r\n"))
     found = FIRST_LINE.fullmatch(first)
     if not found or bool(found["status"]) != (which == "response"):

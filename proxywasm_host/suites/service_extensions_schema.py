@@ -1,7 +1,7 @@
-"""The messages of a suite of Google's Service Extensions, as protobuf's text format needs them.
+"""The messages of a suite of Google's Service Extensions, for protobuf's text format.
 
-Described here by names, numbers and types alone; what they mean is in ``plugins/test/runner.proto`` of
-GoogleCloudPlatform/service-extensions.
+This module has only names, numbers and types; ``plugins/test/runner.proto`` of GoogleCloudPlatform/service-extensions
+explains their meaning.
 """
 
 from __future__ import annotations
@@ -63,4 +63,4 @@ MESSAGES: Rows = {
 }
 
 TestSuite: Any = described(PACKAGE, MESSAGES, {"LogLevel": LEVELS})["TestSuite"]
-"""A suite, as ``google.protobuf.text_format`` fills it."""
+"""A suite, which ``google.protobuf.text_format`` can fill."""

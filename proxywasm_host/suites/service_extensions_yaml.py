@@ -1,7 +1,7 @@
 """Google's ``tests.yaml``: the same suite as in protobuf's text format, with its names as keys.
 
-Scalars are text that the field's type says how to read; names of enumerations may be numbers. Source:
-``plugins/test/yaml_proto_converter.cpp`` of GoogleCloudPlatform/service-extensions.
+A field's type decides how the text of a scalar is read; an enumeration's value may be a name or a number.
+Source: ``plugins/test/yaml_proto_converter.cpp`` of GoogleCloudPlatform/service-extensions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TRUE, FALSE = ("true", "yes", "on", "y"), ("false", "no", "off", "n")
 
 
 class NotASuite(ValueError):
-    """What is wrong, and in which line, from 1."""
+    """An error in a suite, with its line (counted from 1)."""
 
     def __init__(self, line: int, said: str) -> None:
         super().__init__(said)
@@ -26,7 +26,7 @@ class NotASuite(ValueError):
 
 
 def is_suite(text: str) -> bool:
-    """Whether this YAML is such a suite, by the names at its top."""
+    """Whether YAML is such a suite, judging by its top-level keys."""
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:
@@ -36,7 +36,7 @@ def is_suite(text: str) -> bool:
 
 
 def fill(text: str, message: Any) -> Any:
-    """Put what a suite says into its protobuf message. Raises: NotASuite."""
+    """Fill a protobuf message with a suite. Raises: NotASuite."""
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:

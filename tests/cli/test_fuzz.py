@@ -85,7 +85,7 @@ def test_a_value_that_is_no_text(command):
 def test_chunks_that_make_a_difference(command):
     found, shown, test = printed(command("fuzz", BODY, "--engine", "wasmtime"))
     assert found == (
-        "chunks: the result is the same whatever the chunks of a body are: "
+        "chunks: the result does not depend on how a body is cut: "
         "the client gets <Response status 200; x-body: rewritten; body b'foo'> in these chunks, "
         "<Response status 200; x-body: rewritten; body b'bar'> in one"
     )

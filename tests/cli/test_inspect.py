@@ -24,7 +24,7 @@ def test_as_people_read_it(command):
   made with     unknown
   size          {size} bytes: code {code} bytes, data {data} bytes, custom {custom} bytes
   memory        192 KiB at first, no maximum
-  starts by     no memory of its own
+  starts by     nothing: it has no start function
 
   callbacks     1
   on_request_headers

@@ -242,7 +242,7 @@ def test_a_wrong_length_is_warned_of(proxywasm):
         script("@on_response_body/eos", "set_buffer_bytes 1 0 0 def"),
     )
     assert " ".join(outcome(result).split()).endswith(
-        "! the response says content-length: 3, but the body has 6 bytes. No proxy mends that: "
+        "! the response says content-length: 3, but the body has 6 bytes. Envoy does not correct that: "
         "remove content-length in the callback on headers"
     )
 

@@ -134,7 +134,7 @@ def test_a_configuration_that_a_suite_cannot_have(proxywasm, write):
     result = proxywasm("test", google, "--filter", suite.parent / "envoy.yaml")
     assert (result.code, result.err.split(": ", 2)[2]) == (
         2,
-        "there are 2 filters in it, and a suite of Google's tests one\n",
+        "has 2 filters, but a suite of Google's tests one\n",
     )
 
 
@@ -164,7 +164,7 @@ tests:
     assert result.code == 1
     assert failing(result) == {
         "headers": [
-            "the filter has to fail, and did not",
+            "the filter must fail, but did not",
             "upstream: path is '/', expected '/x'",
             "upstream: header x-wasm is 'hello', expected none",
             "upstream: header x-there is missing, expected '1'",
@@ -324,9 +324,9 @@ tests:
         ("tests: []\n", ":1: filter: is missing"),
         ("filter: a.wasm\ntests: []\n", ":2: tests: List should have at least 1 item"),
         ("filter: a.wasm\ntests: [{name: x, request: {body: a, chunks: [b]}}]\n", "give body or chunks, not both"),
-        ("filter: a.wasm\ntests: [{name: x, request: {chunk_size: 1}}]\n", "chunk_size is for a body, and there is none"),
-        ("filter: a.wasm\ntests: [{name: x, advance: 1, steps: [{}]}]\n", "a test with steps has its advance in them"),
-        ("filter: a.wasm\ntests: [{name: x, expect: {logs: [{}]}}]\n", "say regex, contains or absent"),
+        ("filter: a.wasm\ntests: [{name: x, request: {chunk_size: 1}}]\n", "chunk_size needs a body"),
+        ("filter: a.wasm\ntests: [{name: x, advance: 1, steps: [{}]}]\n", "a test with steps has advance in its steps"),
+        ("filter: a.wasm\ntests: [{name: x, expect: {logs: [{}]}}]\n", "give regex, contains or absent"),
         ("filter: a.wasm\ntests: [{name: x, expect: {logs: [{regex: '['}]}}]\n", "'[' is not a regular expression"),
         ("filter: a.wasm\nprofile: envy\ntests: [{name: x}]\n", ":2: profile: no profile is called 'envy'. Did you mean 'envoy'?"),
         ("filter: nowhere.wasm\ntests: [{name: x}]\n", "nowhere.wasm: No such file or directory"),
@@ -669,9 +669,9 @@ test {
             "request_headers: there is no header b; expected 'x'",
             "request_headers: header authorization is 'Bearer t', expected none",
             "request_headers: '[' is not a regular expression: unterminated character set at position 0",
-            "request_headers: what a header has to match is missing: exact, regex or file",
+            "request_headers: the matcher for a header is missing: exact, regex or file",
             "request_headers: the filter does not answer, an immediate response is expected",
-            "request_headers: a log line has to be exact 'no'; there is 'auth: allowed'",
+            "request_headers: a log line must be exact 'no'; there is 'auth: allowed'",
         ],
         "not expected": ["request_headers: the filter answers 401, which is not expected"],
         "another status": [
