@@ -167,17 +167,17 @@ RecordedCall = tuple[Hostcall, Union[tuple[Any, ...], None], Any]
 
 
 class Calls(deque[RecordedCall]):
-    """The last `size` calls, as the fields of a `Call`; `append` is a record for a `Guest`.
+    """The last `size` calls, as the fields of a `Call`; `append` can be the `record` of a `Guest`.
 
-    Successive writes to a file descriptor are one entry, with the beginning of the text and the number of bytes: the
-    pieces of a message must not push everything else out.
+    Successive writes to a file descriptor are one entry, with the beginning of the text and the number of bytes, so
+    that the pieces of a message do not displace all other calls.
     """
 
     def __init__(self, size: int) -> None:
         super().__init__(maxlen=size)
 
     def append(self, call: RecordedCall, /) -> None:
-        """Remember a call."""
+        """Record a call."""
         if call[2].__class__ is int and call[0].name == "fd_write" and _is_output(call):
             for back in range(-1, -min(len(self), FDS) - 1, -1):
                 if not _is_output(self[back]):
@@ -204,7 +204,7 @@ def _join(first: RecordedCall, second: RecordedCall) -> RecordedCall | None:
 
 
 class Guest:
-    """The guest's side of the marshaller: its memory, its allocator, and the hostcalls allowed at the moment."""
+    """The guest's side of the marshaller: its memory, its allocator, and the hostcalls that it may make now."""
 
     __slots__ = ("_allocator", "allocator_may_call", "allowed", "memory", "record")
 
@@ -222,7 +222,7 @@ class Guest:
         self._allocator: Callable[[int], int] | None = None
 
     def use_allocator(self, allocator: Callable[[int], int], /) -> None:
-        """Set the allocator. From now on results can be returned."""
+        """Set the allocator, which is needed to return results."""
         self._allocator = allocator
 
     def restrict(self, name: str) -> None:

@@ -192,7 +192,7 @@ static void calls_dealloc(Calls *self) {
 static PyMethodDef calls_methods[] = {
     {"append", (PyCFunction)calls_append, METH_O,
      "append($self, call, /)\n--\n\n"
-     "Remember a call."},
+     "Record a call."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -201,10 +201,10 @@ static PySequenceMethods calls_sequence = {.sq_length = (lenfunc)calls_length};
 PyTypeObject CallsType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.Calls",
-    .tp_doc = "The last `size` calls, as the fields of a `Call`; `append` is a record for a `Guest`.\n\n"
+    .tp_doc = "The last `size` calls, as the fields of a `Call`; `append` can be the `record` of a `Guest`.\n\n"
               "Successive writes to a file descriptor are one entry, with the beginning of the text and the number of "
-              "bytes: the\n"
-              "pieces of a message must not push everything else out.",
+              "bytes, so\n"
+              "that the pieces of a message do not displace all other calls.",
     .tp_basicsize = sizeof(Calls),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = calls_new,

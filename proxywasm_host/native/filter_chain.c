@@ -300,28 +300,28 @@ static void chain_dealloc(FilterChainBase *self) {
 static PyMethodDef chain_methods[] = {
     {"on_headers", (PyCFunction)(void (*)(void))chain_on_headers, METH_FASTCALL,
      "on_headers($self, headers, end_stream, /)\n--\n\n"
-     "Headers have come in."},
+     "Handle the received headers."},
     {"pass_headers", (PyCFunction)chain_pass_headers, METH_VARARGS,
      "pass_headers($self, start, end_stream, /)\n--\n\n"
-     "Give the headers to the filters from `start` on, and send them out unless a filter stops them."},
+     "Pass the headers through the filters from `start` on, and send them unless a filter stops them."},
     {"give_end", (PyCFunction)chain_give_end, METH_O,
      "give_end($self, index, /)\n--\n\n"
-     "Note that a filter, by its place in the chain, is given the end of the message."},
+     "Record that the filter at this place in the chain gets the end of the message."},
     {"was_given_end", (PyCFunction)chain_was_given_end, METH_O,
      "was_given_end($self, index, /)\n--\n\n"
-     "Whether the filter was given the end of the message."},
+     "Whether the filter at this place in the chain has got the end of the message."},
     {"stop", to_override, METH_VARARGS,
      "stop($self, index, action, /)\n--\n\n"
-     "A filter holds the headers."},
+     "Hold the headers at a filter."},
     {"on_data", (PyCFunction)(void (*)(void))chain_on_data, METH_FASTCALL,
      "on_data($self, data, end_stream, /)\n--\n\n"
-     "A part of the body has come in."},
+     "Handle a received part of the body."},
     {"pass_data", to_override, METH_VARARGS,
      "pass_data($self, start, data, end_stream, /)\n--\n\n"
-     "Give a part of the body to the filters from `start` on, and send it out unless a filter stops it."},
+     "Pass a part of the body through the filters from `start` on, and send it unless a filter stops it."},
     {"out_data", (PyCFunction)(void (*)(void))chain_out_data, METH_FASTCALL,
      "out_data($self, data, end_stream, /)\n--\n\n"
-     "A part of the body has passed all filters."},
+     "Send a part of the body, which has passed all filters."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -357,7 +357,7 @@ static PyGetSetDef chain_getset[] = {
 PyTypeObject FilterChainBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.FilterChainBase",
-    .tp_doc = "The request's way upstream, or the response's way to the client. `FilterChain` adds `stop`.",
+    .tp_doc = "One direction of a stream through its filters. `FilterChain` adds `stop` and `pass_data`.",
     .tp_basicsize = sizeof(FilterChainBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,

@@ -263,7 +263,7 @@ static PyObject *guest_use_allocator(Guest *self, PyObject *allocator) {
 static PyMethodDef guest_methods[] = {
     {"use_allocator", (PyCFunction)guest_use_allocator, METH_O,
      "use_allocator($self, allocator, /)\n--\n\n"
-     "Set the allocator. From now on results can be returned."},
+     "Set the allocator, which is needed to return results."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -282,7 +282,7 @@ static PyGetSetDef guest_getset[] = {
 PyTypeObject GuestType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.Guest",
-    .tp_doc = "The guest's side of the marshaller: its memory, its allocator, and the hostcalls allowed at the moment.",
+    .tp_doc = "The guest's side of the marshaller: its memory, its allocator, and the hostcalls that it may make now.",
     .tp_basicsize = sizeof(Guest),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = PyType_GenericNew,

@@ -83,7 +83,7 @@ static PyGetSetDef plugin_getset[] = {
 PyTypeObject PluginBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.PluginBase",
-    .tp_doc = "What streams need of a plugin.",
+    .tp_doc = "The part of a plugin that streams use.",
     .tp_basicsize = sizeof(PluginBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,
@@ -218,18 +218,18 @@ static void host_dealloc(HostBase *self) {
 static PyMethodDef host_methods[] = {
     {"http_stream", (PyCFunction)(void (*)(void))host_http_stream, METH_FASTCALL | METH_KEYWORDS,
      "http_stream($self, plugins, *, properties=None, buffer_limit=1048576, header_limits=..., router=True)\n--\n\n"
-     "An HTTP stream through these plugins, in the order of the request.\n\n"
+     "Make an HTTP stream through these plugins, in the order of the request.\n\n"
      "`properties` are those of this stream, by dotted name (``\"source.address\"``). `buffer_limit` is the number of\n"
-     "bytes of a body that filters may hold. A request beyond `header_limits` is answered 431, a response 502;\n"
-     "``None`` is no limit. `router`: if filters leave headers without ``:path``, ``:method`` or ``:status``, answer\n"
-     "as Envoy's router does (404, 503, 502); without it, the headers come out as they are.\n\n"
+     "bytes of a body that filters may hold. Beyond `header_limits`, a request is answered with 431, a response is\n"
+     "replaced by a 502; ``None`` means no limit. `router`: if filters leave headers without ``:path``, ``:method``\n"
+     "or ``:status``, answer as Envoy's router does (404, 503, 502); without it, the headers are sent as they are.\n\n"
      "Raises: TypeError or ValueError, for plugins of another host, and for properties that no filter could read."},
     {"_emit", (PyCFunction)(void (*)(void))host_emit, METH_FASTCALL | METH_KEYWORDS,
      "_emit($self, effect)\n--\n\n"
      "Add an effect; the current event, or the next one, returns it."},
     {"drain", (PyCFunction)host_drain, METH_NOARGS,
      "drain($self, /)\n--\n\n"
-     "Take all effects, in order."},
+     "Remove and return all effects, in order."},
     {"_ready", to_override, METH_VARARGS,
      "_ready($self, plugins, /)\n--\n\n"
      "The plugins that a new stream passes. Raises: RuntimeError, if one was closed."},
@@ -251,7 +251,7 @@ static PyGetSetDef host_getset[] = {
 PyTypeObject HostBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.HostBase",
-    .tp_doc = "What streams need of a host.",
+    .tp_doc = "The part of a host that streams use.",
     .tp_basicsize = sizeof(HostBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,

@@ -238,28 +238,28 @@ static void http_context_dealloc(HttpContextBase *self) {
 static PyMethodDef http_context_methods[] = {
     {"create", (PyCFunction)http_context_create, METH_NOARGS,
      "create($self, /)\n--\n\n"
-     "on_context_create, once."},
+     "Call on_context_create, once."},
     {"on_headers", (PyCFunction)http_context_on_headers, METH_VARARGS,
      "on_headers($self, direction, headers, end_stream, /)\n--\n\n"
-     "The guest's action, a `HeadersAction`; 0 is CONTINUE."},
+     "Call the guest with headers. Returns its action, a `HeadersAction`; 0 is CONTINUE."},
     {"log", (PyCFunction)http_context_log, METH_NOARGS,
      "log($self, /)\n--\n\n"
-     "Call on_log, in which everything can be read and nothing changed."},
+     "Call on_log, in which everything can be read, but nothing changed."},
     {"finish", (PyCFunction)http_context_finish, METH_NOARGS,
      "finish($self, /)\n--\n\n"
-     "Call on_done and on_delete, and on_log between them where the profile says so."},
+     "Call on_done and on_delete, with on_log between them unless the profile has `log_before_done`."},
     {"delete", (PyCFunction)http_context_delete, METH_NOARGS,
      "delete($self, /)\n--\n\n"
-     "Call on_delete; the context ends."},
+     "Call on_delete, after on_log unless the profile has `log_before_done`. The context ends."},
     {"headers_action", to_override, METH_VARARGS,
      "headers_action($self, action, /)\n--\n\n"
-     "The state that an action other than CONTINUE leads to."},
+     "Convert an action other than CONTINUE to the one that the profile has for it."},
     {"failed", to_override, METH_VARARGS,
      "failed($self, direction, stop, /)\n--\n\n"
      "The action for a stream whose VM has failed."},
     {"hold", to_override, METH_VARARGS,
      "hold($self, /)\n--\n\n"
-     "on_done returned false: wait for ``proxy_done``."},
+     "Wait for ``proxy_done``, because on_done returned false."},
     {NULL, NULL, 0, NULL},
 };
 

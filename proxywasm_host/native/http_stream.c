@@ -307,23 +307,24 @@ static void stream_dealloc(HttpStreamBase *self) {
 static PyMethodDef stream_methods[] = {
     {EVENT(request_headers),
      "request_headers($self, headers, end_stream=False, *, owned=False)\n--\n\n"
-     "The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.\n\n"
-     "`end_stream`: nothing follows. `owned`: the stream takes the list without a copy, and filters change it.\n\n"
-     "Raises: RuntimeError, if they were given before, or the stream is closed."},
+     "Feed the client's headers: ``:method``, ``:path``, ``:authority``, ``:scheme`` first, names in lower case.\n\n"
+     "`end_stream`: nothing follows. `owned`: the stream uses the list without a copy, and filters change it.\n\n"
+     "Raises: RuntimeError, if the stream has headers already or is closed; TypeError or ValueError, for wrong ones."},
     {EVENT(response_headers),
      "response_headers($self, headers, end_stream=False, *, owned=False)\n--\n\n"
-     "Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."},
+     "Feed upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."},
     {EVENT(request_body),
      "request_body($self, data, end_stream=False)\n--\n\n"
-     "A part of the client's body. Raises: RuntimeError, before the headers or after the end; TypeError."},
+     "Feed a part of the client's body. Raises: RuntimeError, before the headers or after the end; TypeError."},
     {EVENT(response_body), "response_body($self, data, end_stream=False)\n--\n\n"
-                           "A part of upstream's body. Ignored after a local response. Raises as `request_body`."},
+                           "Feed a part of upstream's body. Ignored after a local response. Raises as `request_body`."},
     {"_feed_body", to_override, METH_VARARGS,
      "_feed_body($self, chain, data, end_stream, /)\n--\n\n"
-     "A part of the body of one direction has come in, or an argument that is no part of a body."},
+     "Feed a part of the body of one direction. `data` may be anything. Raises as `request_body`."},
     {EVENT(close), "close($self, details='')\n--\n\n"
-                   "Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.\n\n"
-                   "`details` say why, if it ended early; Envoy's word for a client that went away is\n"
+                   "End the stream, after both sides have finished: on_log, on_done, on_delete. Closing again does "
+                   "nothing.\n\n"
+                   "`details` are the reason for an early end; Envoy's for a client that disconnected are\n"
                    "``downstream_remote_disconnect``."},
     {NULL, NULL, 0, NULL},
 };
@@ -354,7 +355,7 @@ static PyGetSetDef stream_getset[] = {
 PyTypeObject HttpStreamBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.HttpStreamBase",
-    .tp_doc = "One request and its response. `HttpStream` adds the public methods.",
+    .tp_doc = "One request and its response. `HttpStream` adds the other methods.",
     .tp_basicsize = sizeof(HttpStreamBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,

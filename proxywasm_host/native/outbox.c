@@ -53,13 +53,13 @@ static void outbox_dealloc(Outbox *self) {
 static PyMethodDef outbox_methods[] = {
     {"put", (PyCFunction)outbox_put, METH_O,
      "put($self, effect, /)\n--\n\n"
-     "Note an effect."},
+     "Add an effect."},
     {"notify", (PyCFunction)outbox_notify, METH_O,
      "notify($self, effect, /)\n--\n\n"
-     "Add an effect, in any thread."},
+     "Add an effect from any thread."},
     {"drain", (PyCFunction)outbox_drain, METH_NOARGS,
      "drain($self, /)\n--\n\n"
-     "Take all effects."},
+     "Remove and return all effects."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -188,17 +188,17 @@ static PyMethodDef vm_methods[] = {
     {"enter", (PyCFunction)(void (*)(void))vm_enter, METH_FASTCALL,
      "enter($self, context, callback, /, *args)\n--\n\n"
      "Call one of `Vm.callbacks` for a context; `args` begin with the context's id.\n\n"
-     "Returns the guest's result (0 if there is none), or `STOPPED`. If the guest did not return, `Vm.failure` is set\n"
-     "and the result has no meaning."},
+     "Returns the guest's result (0 without one), or `STOPPED`. If the guest did not return, `Vm.failure` is set and\n"
+     "the result has no meaning."},
     {"call", (PyCFunction)(void (*)(void))vm_call, METH_FASTCALL,
      "call($self, context, name, /, *args)\n--\n\n"
-     "Call a callback by name, `args` as in `enter`, if the VM works and the guest has it; else ``None``."},
+     "Call a callback by name, with `args` as in `enter`. Returns ``None`` if the guest has none, or has failed."},
     {"new_context_id", (PyCFunction)(void (*)(void))vm_new_context_id, METH_NOARGS,
      "new_context_id($self, /)\n--\n\n"
-     "A number that no living context has; never 0."},
+     "An id that no existing context has; never 0 (``allocContextId`` in ``wasm.cc`` of Envoy's host)."},
     {"ended", to_override, METH_VARARGS,
      "ended($self, context, callback, error, /)\n--\n\n"
-     "Note the exception that ended a callback."},
+     "Record the exception that ended a callback."},
     {"run_deferred", to_override, METH_VARARGS,
      "run_deferred($self, /)\n--\n\n"
      "Run the actions that wait for the guest to return."},
@@ -228,7 +228,7 @@ static PyGetSetDef vm_getset[] = {
 PyTypeObject VmBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.VmBase",
-    .tp_doc = "A guest that can be entered by one callback at a time. A `Vm` adds `ended` and `run_deferred`.",
+    .tp_doc = "A guest that runs one callback at a time. `Vm` adds `ended` and `run_deferred`.",
     .tp_basicsize = sizeof(VmBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = vm_new,

@@ -1,6 +1,6 @@
-"""Checks the arguments that an embedder gives, each by its name. A name means the same everywhere.
+"""Checks the arguments of embedders, by name. A name means the same everywhere.
 
-A wrong argument is refused where it is given, with a sentence that says what to write.
+A wrong argument is refused where it is passed, with a message that says what to write.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check_arguments(**given: object) -> None:
 
 
 def profile_of(profile: str | Profile) -> Profile:
-    """The profile itself, or the one of that name. Raises: LookupError."""
+    """The profile itself, or the profile with that name. Raises: LookupError."""
     if isinstance(profile, Profile):
         return profile
     if profile not in PROFILES:
@@ -58,7 +58,7 @@ def how_to_write(headers: Any, pair: Any) -> str:
 
 
 def _is(words: str, good: Callable[[Any], bool], *, optional: bool = False) -> Check:
-    """Refuse a value that is not `good`. ``None`` stands for a default, if the argument is optional."""
+    """A check that refuses a value that is not `good`; if `optional`, ``None`` stands for a default."""
 
     def check(value: Any) -> None:
         if not good(value) and not (optional and value is None):

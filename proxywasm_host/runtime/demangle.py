@@ -1,8 +1,8 @@
 """Names of Rust functions as people write them: ``_RNvNtCs…_4core3mem4drop`` is ``core::mem::drop``.
 
-Compilers put mangled names into a module's name section, and backtraces show those. This reads both of Rust's schemes,
-legacy (``_ZN…17h…E``) and v0 (``_R…``), and leaves out hashes. Any other name, for example of C++, stays as it is. So
-does a damaged name, or one that is made to be expensive: length and depth are bounded.
+Compilers put mangled names into a module's name section, and backtraces show those. This module reads both of Rust's
+schemes, legacy (``_ZN…17h…E``) and v0 (``_R…``), and leaves out hashes. Any other name, for example of C++, does not
+change. Nor does a damaged name, or one that is made to be expensive: length and depth are limited.
 
 Source: RFC 2603 (v0), and the rules of rustc for legacy names.
 """
@@ -18,7 +18,7 @@ __all__ = ["demangled"]
 LONGEST: Final = 4096
 """Most characters of a name that is read, and of the result."""
 DEEPEST: Final = 64
-"""How deep types and paths may be nested."""
+"""Most levels of nested types and paths."""
 
 LEGACY: Final = re.compile(r"_{1,3}ZN([0-9][A-Za-z0-9_.$]*)E(?:[.@].*)?", re.ASCII)
 HASH: Final = re.compile(r"h[0-9a-f]{16}", re.ASCII)
@@ -40,7 +40,7 @@ LIFETIMES: Final = "abcdefghijklmnopqrstuvwxyz"
 
 
 def demangled(name: str) -> str:
-    """The name as it is written in Rust; the given name if it has neither form."""
+    """The name as it is written in Rust; the given name, if it has neither form."""
     if len(name) > LONGEST or not name.isascii():
         return name
     try:
@@ -73,7 +73,7 @@ def _legacy(name: str) -> str:
             raise _Damaged
         parts.append(text[digits:end])
         at = end
-    if len(parts) < 2 or not HASH.fullmatch(parts[-1]):  # it is of C++
+    if len(parts) < 2 or not HASH.fullmatch(parts[-1]):  # a name of C++
         raise _Damaged
     return "::".join(map(_unescaped, parts[:-1]))
 
@@ -110,10 +110,10 @@ class _V0:
         self._depth = 0
         self._lifetimes = 0
         self._left = LONGEST
-        """How many characters may still be read (again for each reference) and written."""
+        """Characters that may still be read (again for each reference) and written."""
 
     def symbol(self) -> str:
-        """The whole: a path, and the crate that needed it."""
+        """Read the whole name: a path, and the crate that needed it, which is left out of the text."""
         text = self.path(values=True)
         if self._at < len(self._text):
             self.path(values=False)
@@ -156,7 +156,7 @@ class _V0:
         return number + 1
 
     def _tagged(self, tag: str) -> int:
-        """An optional number behind a tag; 0 if it is not there."""
+        """An optional number after a tag; 0 without the tag."""
         return self._base_62() + 1 if self._ate(tag) else 0
 
     def _decimal(self) -> int:
@@ -190,7 +190,7 @@ class _V0:
         return text
 
     def _again(self, read: Callable[[], str]) -> str:
-        """Reads again at an earlier place, which a reference names."""
+        """Read again at an earlier place, to which a reference points."""
         before = self._at - 1
         to = self._base_62()
         if to >= before:
@@ -209,7 +209,7 @@ class _V0:
     # -- Paths -------------------------------------------------------------------------------------------------------
 
     def path(self, *, values: bool) -> str:
-        """A path; of an expression (`values`) or of a type, which differ in how arguments are written."""
+        """A path of an expression (`values`) or of a type; Rust writes their arguments differently."""
         return self._nested(lambda: self._path(values))
 
     def _path(self, values: bool) -> str:

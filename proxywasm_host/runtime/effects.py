@@ -1,4 +1,4 @@
-"""Effects: what the host asks its embedder to do. Methods of streams, plugins and hosts return lists of them.
+"""Effects: actions for the embedder. Methods of streams, plugins and hosts return lists of them.
 
 Rules: an effect is an immutable record. It is returned once, in one list; the embedder performs the effects in the
 order of the list. A `StreamEffect` is for one stream, which is not always the stream that was fed; a `PluginEffect` is
@@ -95,10 +95,10 @@ class Callout(PluginEffect):
     Reply: ClassVar[tuple[type, ...]] = ()
     """The types of its replies."""
     background: ClassVar[bool] = True
-    """Whether its replies belong to no request, so that they get only a share of the time."""
+    """Whether its replies belong to no request; drivers spend only a share of the time on those."""
 
     token: int
-    """The number by which the filter knows it."""
+    """The number that identifies it in the guest."""
     cluster: str
 
 
@@ -172,7 +172,7 @@ class ResponseTrailers(StreamEffect):
 class ResetStream(StreamEffect):
     """Reset the stream on both sides; `details` are Envoy's response code details.
 
-    It may come when a part of the response has gone out: send nothing more of the response then.
+    If a part of the response was sent already, do not send the rest.
     """
 
     details: str
@@ -190,7 +190,7 @@ class ClearRouteCache(StreamEffect):
 @direct_init
 @dataclass(frozen=True, slots=True)
 class OverrideUpstreamHost(StreamEffect):
-    """Send this request to that upstream host (Higress)."""
+    """Send this request to the upstream host with this address (Higress)."""
 
     address: str
     stream: HttpStream = field(repr=False, compare=False)
@@ -210,7 +210,7 @@ class _Body(StreamEffect):
     stream: HttpStream
 
 
-# A frozen class sets each field by a call, which is slow for an effect for each part of a body: freeze afterwards.
+# A frozen class sets each field with a call, which is too slow for frequent effects: these are frozen afterwards.
 
 
 def headers_out(response: int, headers: HeaderList, end_stream: bool, stream: HttpStream) -> StreamEffect:
@@ -257,7 +257,7 @@ class UpstreamData(StreamEffect):
 @direct_init
 @dataclass(frozen=True, slots=True)
 class CloseConnection(StreamEffect):
-    """Close the connection, once all data sent before is written."""
+    """Close the connection, after all data of earlier effects is written."""
 
     details: str
     stream: TcpStream = field(repr=False, compare=False)
@@ -278,7 +278,7 @@ class SetTickPeriod(PluginEffect):
 @direct_init
 @dataclass(frozen=True, slots=True)
 class QueueReady(PluginEffect):
-    """Call `Plugin.queue_ready` with this token: a message has come."""
+    """Call `Plugin.queue_ready` with this token: a message has arrived."""
 
     plugin: Plugin = field(repr=False)
     token: int
@@ -290,7 +290,7 @@ class QueueReady(PluginEffect):
 @direct_init
 @dataclass(frozen=True, slots=True)
 class CalloutFailed:
-    """Reply to any callout: it could not be made, or the connection broke. The guest sees it as Envoy's ``reset``."""
+    """Reply to any callout: it could not be made, or the connection broke. The guest gets it as Envoy's ``reset``."""
 
     reason: str = "reset"
 
@@ -303,7 +303,7 @@ class HttpCallReply:
     body: bytes = b""
     trailers: HeaderList = field(default_factory=list)
     failure: str = field(default="", compare=False)
-    """Why the client made the reply itself, as Envoy's router does: ``timeout``, ``broken connection``, …"""
+    """The reason for a reply that the client made, as Envoy's router does: ``timeout``, ``broken connection``, …"""
 
 
 @direct_init
@@ -321,13 +321,13 @@ class HttpCall(Callout):
     trailers: HeaderList
     timeout: int
     answered: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether it has got its reply. The host sets it."""
+    """Whether it has its reply. The host sets it."""
 
 
 @direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcCallReply:
-    """The message that answers a `GrpcCall`; a call that ends with another status than 0 is a `GrpcClosed`."""
+    """The message that answers a `GrpcCall`. A status other than 0 is a `GrpcClosed` instead."""
 
     message: bytes
 
@@ -335,7 +335,7 @@ class GrpcCallReply:
 @direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcInitialMetadata:
-    """The peer of a gRPC stream began its answer."""
+    """The peer of a gRPC stream sent its initial metadata."""
 
     metadata: HeaderList
 
@@ -385,13 +385,13 @@ class GrpcCall(Callout):
     timeout: int
     config: bytes = field(default=b"", repr=False)
     answered: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether it has got its reply. The host sets it."""
+    """Whether it has its reply. The host sets it."""
 
 
 @direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcStream(Callout):
-    """Open a gRPC stream; replies may come until `GrpcClosed`."""
+    """Open a gRPC stream; replies may arrive until `GrpcClosed`."""
 
     Reply = (GrpcInitialMetadata, GrpcMessage, GrpcTrailingMetadata, GrpcClosed, CalloutFailed)
 
@@ -418,7 +418,7 @@ class GrpcSend(PluginEffect):
 @direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcClose(PluginEffect):
-    """Say on an open gRPC stream that no more messages will be sent."""
+    """Close this side of an open gRPC stream: no more messages will be sent."""
 
     plugin: Plugin = field(repr=False)
     token: int
@@ -445,8 +445,8 @@ class RedisCallReply:
 class RedisCall(Callout):
     """Send a Redis command (RESP bytes) to a cluster, with the arguments of the guest's ``proxy_redis_init``.
 
-    `options` are Higress's: ``db`` is the number of the database, ``buffer_flush_timeout`` (in milliseconds) and
-    ``max_buffer_size_before_flush`` (in bytes) say how long commands may be collected before they are sent.
+    `options` are Higress's: ``db`` is the number of the database; ``buffer_flush_timeout`` (in milliseconds) and
+    ``max_buffer_size_before_flush`` (in bytes) limit how long commands are collected before they are sent.
     """
 
     Reply = (RedisCallReply, CalloutFailed)
@@ -460,13 +460,13 @@ class RedisCall(Callout):
     timeout: int
     options: Mapping[str, str] = field(default_factory=dict)
     answered: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether it has got its reply. The host sets it."""
+    """Whether it has its reply. The host sets it."""
 
 
 @direct_init
 @dataclass(frozen=True, slots=True)
 class NameLookupReply:
-    """The address that a name has: 4 bytes of IPv4, or 16 of IPv6."""
+    """The address of a host: 4 bytes of IPv4, or 16 of IPv6."""
 
     address: bytes
 
@@ -474,7 +474,7 @@ class NameLookupReply:
 @direct_init
 @dataclass(frozen=True, slots=True)
 class NameLookup(Callout):
-    """Find the address of a host, whose name is `cluster` (``resolve_lua`` of ngx_wasm_module)."""
+    """Resolve the name of a host, which is in `cluster` (``resolve_lua`` of ngx_wasm_module)."""
 
     Reply = (NameLookupReply, CalloutFailed)
 
@@ -482,7 +482,7 @@ class NameLookup(Callout):
     token: int
     cluster: str
     answered: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether it has got its reply. The host sets it."""
+    """Whether it has its reply. The host sets it."""
 
 
 Reply = Union[

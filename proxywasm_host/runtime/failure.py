@@ -1,4 +1,4 @@
-"""Why a guest failed, in one record from which a person can find the fault.
+"""The failure of a guest, in one record from which a person can find the fault.
 
 Source of the states: ``FailState`` in ``wasm_vm.h`` of Envoy's host.
 """
@@ -27,7 +27,7 @@ NAME_SHOWN = 512
 
 
 class FailState(Enum):
-    """At which step a guest failed."""
+    """The step at which a guest failed."""
 
     INITIALIZE = "unable to initialise"
     START = "refused to start (on_vm_start)"
@@ -39,8 +39,8 @@ class FailState(Enum):
 class Failure:
     """One failure of a VM.
 
-    `trap` is ``None`` if the guest refused or made a forbidden call. `backtrace` has the innermost frame first,
-    `hostcalls` the last calls before the failure, oldest first.
+    `trap` is ``None`` if the guest refused or made a forbidden call, or if code of the host raised. `backtrace` has the
+    innermost frame first, `hostcalls` the last calls before the failure, oldest first.
     """
 
     state: FailState
@@ -63,7 +63,7 @@ class Failure:
         return "restricted" if self.message.startswith("restricted") else "host"
 
     def report(self) -> str:
-        """Several lines: what happened, where, and the guest's last hostcalls."""
+        """The reason, the place and the guest's last hostcalls, in several lines."""
         lines = [f"plugin {self.plugin!r} {self.state.value}: {self.message}"]
         if self.callback:
             lines.append(f"  in {self.callback}")
@@ -108,7 +108,7 @@ def failure_of(
 
 
 def _readable(name: str) -> str:
-    """The name of a guest's function in a backtrace."""
+    """The name of a guest's function for a backtrace: demangled, and not too long."""
     text = demangled(name)
     return text if len(text) <= NAME_SHOWN else f"{text[:NAME_SHOWN]}…"
 

@@ -1,4 +1,4 @@
-"""What a plugin does for new streams after its guest has failed.
+"""The handling of new streams after a plugin's guest has failed.
 
 Source: ``FailurePolicy`` in Envoy's ``wasm.proto``.
 """
@@ -13,7 +13,7 @@ __all__ = ["FailurePolicy"]
 
 
 class FailurePolicy(Enum):
-    """What new streams get after the guest has failed."""
+    """The handling of new streams after the guest has failed: see the table in `proxywasm_host.runtime.plugin`."""
 
     FAIL_CLOSED = "fail_closed"
     FAIL_OPEN = "fail_open"

@@ -1,7 +1,7 @@
 """The common path of a request: headers pass a chain of filters, contexts begin and end.
 
 These are the hot parts of `Host`, `Plugin`, `HttpStream`, `FilterChain` and `HttpContext`, which add the rare cases.
-With the C extension (``native/``), its types replace these and do the same.
+With the C extension (``native/``), its types replace these and behave the same.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ STOP_ALL: Final = int(HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
 HEADERS_MAP: Final = (int(MapType.REQUEST_HEADERS), int(MapType.RESPONSE_HEADERS))
 WORDS: Final = ("request", "response")
 BUFFER_LIMIT: Final = 1024 * 1024
-"""Bytes of a body that filters may hold back (Envoy's default of ``per_connection_buffer_limit_bytes``)."""
+"""Most bytes of a body that filters may hold (Envoy's default of ``per_connection_buffer_limit_bytes``)."""
 HEADER_LIMITS: Final = HeaderLimits()
 check_constants(REQUEST=REQUEST, RESPONSE=RESPONSE, STOP_ALL=STOP_ALL, BUFFER_LIMIT=BUFFER_LIMIT)
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -67,7 +67,7 @@ class HttpContextBase(ContextState):
     created = False
     deleted = False
     pending_done = False
-    """on_done returned false, and this profile waits for ``proxy_done``."""
+    """Whether on_done returned false and the context waits for ``proxy_done``."""
 
     def __init__(self, stream: HttpStream, plugin: Plugin) -> None:
         vm = plugin._vm
@@ -78,17 +78,17 @@ class HttpContextBase(ContextState):
         vm.contexts[self.id] = self  # type: ignore[assignment]
 
     def create(self) -> None:
-        """on_context_create, once."""
+        """Call on_context_create, once."""
         if not self.created:
             self.created = True
             try:
                 self.vm.call(self, "on_context_create", self.id, self.root.id)
-            except RuntimeError:  # the guest is busy, and has not been told of this context
+            except RuntimeError:  # the guest is busy, so it has not got this context
                 self.created = False
                 raise
 
     def on_headers(self, direction: int, headers: HeaderList, end_stream: bool, /) -> int:
-        """The guest's action, a `HeadersAction`; 0 is CONTINUE."""
+        """Call the guest with headers. Returns its action, a `HeadersAction`; 0 is CONTINUE."""
         if not self.created:
             if direction == RESPONSE:
                 return 0
@@ -118,7 +118,7 @@ class HttpContextBase(ContextState):
         return action
 
     def log(self) -> None:
-        """Call on_log, in which everything can be read and nothing changed."""
+        """Call on_log, in which everything can be read, but nothing changed."""
         self.create()
         self.buffers[:2] = None, None
         self.maps = maps_for_log(self.stream)
@@ -130,7 +130,7 @@ class HttpContextBase(ContextState):
             self.maps = [None, None, None, None]
 
     def finish(self) -> None:
-        """Call on_done and on_delete, and on_log between them where the profile says so."""
+        """Call on_done and on_delete, with on_log between them unless the profile has `log_before_done`."""
         if self.deleted:
             return
         vm = self.vm
@@ -140,7 +140,7 @@ class HttpContextBase(ContextState):
             self.delete()
 
     def delete(self) -> None:
-        """Call on_delete; the context ends."""
+        """Call on_delete, after on_log unless the profile has `log_before_done`. The context ends."""
         vm = self.vm
         if not vm.log_before_done:
             self.log()
@@ -152,7 +152,7 @@ class HttpContextBase(ContextState):
             self.plugin._stream_gone()
 
     def headers_action(self, action: int, /) -> int:
-        """The state that an action other than CONTINUE leads to."""
+        """Convert an action other than CONTINUE to the one that the profile has for it."""
         raise NotImplementedError
 
     def failed(self, direction: int, stop: int, /) -> int:
@@ -160,41 +160,41 @@ class HttpContextBase(ContextState):
         raise NotImplementedError
 
     def hold(self) -> None:
-        """on_done returned false: wait for ``proxy_done``."""
+        """Wait for ``proxy_done``, because on_done returned false."""
         raise NotImplementedError
 
 
 class FilterChainBase:
-    """The request's way upstream, or the response's way to the client. `FilterChain` adds `stop`."""
+    """One direction of a stream through its filters. `FilterChain` adds `stop` and `pass_data`."""
 
     headers: HeaderList = []  # noqa: RUF012 - never changed, only replaced
     started = False
-    """Headers have come in."""
+    """Whether headers have arrived."""
     passed = 0
-    """How many filters the headers have passed."""
+    """Number of filters that the headers have passed."""
     headers_sent = False
-    """Headers have gone out."""
+    """Whether headers were sent."""
     stopped: Mapping[int, Any] = MappingProxyType({})
-    """The filters, by their place in the chain, whose state is not CONTINUE."""
+    """The states other than CONTINUE, by the filter's place in the chain."""
     buffer: bytes | HeldBody | None = None
     holder: HttpContext | None = None
     """The filter that holds the buffer and may still read and change it."""
     streaming = False
-    """The filter that holds the body asked for back-pressure instead of a limit."""
+    """Whether the filter that holds the body requested back-pressure instead of a limit."""
     trailers: HeaderList | None = None
     received = 0
-    """Bytes of the body that have come in."""
+    """Bytes of the body that have arrived."""
     header_count = header_size = 0
-    """Number of headers that came in, with pseudo headers, and their bytes."""
+    """Number of headers that arrived, including pseudo headers, and their bytes."""
     ended = False
-    """The end of the message has come in."""
+    """Whether the end of the message has arrived."""
     complete = False
-    """The end of the message has gone out."""
+    """Whether the end of the message was sent."""
     aborted = False
     calling = -1
-    """The filter whose callback runs, by its place in the chain; -1 if no callback runs."""
+    """The place in the chain of the filter whose callback runs; -1 if none runs."""
     resume_asked = 0
-    """A bit for each filter that resumed within its callback on headers or trailers: counts if that returns PAUSE."""
+    """A bit for each filter that resumed within its callback on headers or trailers, which counts if that pauses."""
 
     def __init__(self, stream: HttpStream, direction: int, filters: list[HttpContext]) -> None:
         self.stream = stream
@@ -203,22 +203,22 @@ class FilterChainBase:
         self._given_end = bytearray(len(filters))
 
     def give_end(self, index: int, /) -> None:
-        """Note that a filter, by its place in the chain, is given the end of the message."""
+        """Record that the filter at this place in the chain gets the end of the message."""
         self._given_end[index] = 1
 
     def was_given_end(self, index: int, /) -> bool:
-        """Whether the filter was given the end of the message."""
+        """Whether the filter at this place in the chain has got the end of the message."""
         return bool(self._given_end[index])
 
     def on_headers(self, headers: HeaderList, end_stream: bool, /) -> None:
-        """Headers have come in."""
+        """Handle the received headers."""
         self.headers = headers
         self.started = True
         self.ended = end_stream
         self.pass_headers(0, end_stream)
 
     def pass_headers(self, start: int, end_stream: bool, /) -> None:
-        """Give the headers to the filters from `start` on, and send them out unless a filter stops them."""
+        """Pass the headers through the filters from `start` on, and send them unless a filter stops them."""
         filters = self.filters
         for index in range(start, len(filters)):
             if end_stream:
@@ -233,33 +233,33 @@ class FilterChainBase:
                 self.stop(index, action)
                 return
             if self.passed > index:
-                return  # the filter has injected data, so the headers have gone on already
+                return  # the filter has injected data, before which its headers were passed on
             self.passed = index + 1
         self._out_headers(end_stream)
 
     def stop(self, index: int, action: int, /) -> None:
-        """A filter holds the headers."""
+        """Hold the headers at a filter."""
         raise NotImplementedError
 
     def on_data(self, data: bytes, end_stream: bool, /) -> None:
-        """A part of the body has come in."""
+        """Handle a received part of the body."""
         self.received += len(data)
         self.ended = end_stream
         self.resume_asked = 0
         self.pass_data(0, data, end_stream)
 
     def pass_data(self, start: int, data: bytes | HeldBody, end_stream: bool, /) -> None:
-        """Give a part of the body to the filters from `start` on, and send it out unless a filter stops it."""
+        """Pass a part of the body through the filters from `start` on, and send it unless a filter stops it."""
         raise NotImplementedError
 
     def out_data(self, data: bytes, end_stream: bool, /) -> None:
-        """A part of the body has passed all filters."""
+        """Send a part of the body, which has passed all filters."""
         if not self.complete and (data or end_stream):
             self.complete = end_stream
             self.stream.host._emit(effects.body_out(self.direction, data, end_stream, self.stream))
 
     def _out_headers(self, end_stream: bool) -> None:
-        """The headers have passed all filters."""
+        """Send the headers, which have passed all filters."""
         stream = self.stream
         headers = stream._for_wire(self.direction, self.headers)
         if headers is not None:
@@ -269,14 +269,14 @@ class FilterChainBase:
 
 
 class HttpStreamBase:
-    """One request and its response. `HttpStream` adds the public methods."""
+    """One request and its response. `HttpStream` adds the other methods."""
 
     _context_type: ClassVar[type[HttpContext]]
     _chain_type: ClassVar[type[FilterChain]]
     local: LocalResponse | None = None
     """The local response, if there was one."""
     details: str | None = None
-    """Envoy's response code details: who made the response or ended the stream, and why; ``None`` until then."""
+    """Envoy's response code details: the origin of the response or of the stream's end, and the reason."""
     closed = False
 
     def __init__(
@@ -293,7 +293,7 @@ class HttpStreamBase:
         if not isinstance(limit, int) or limit < 0:
             raise TypeError(f"buffer_limit is a number of bytes, 0 or more, such as 1 << 20, not {limit!r}")
         self.buffer_limit = buffer_limit
-        """Bytes of a body that filters may hold, in each direction."""
+        """Most bytes of a body that filters may hold, in each direction."""
         if header_limits is not None and header_limits.__class__ is not HeaderLimits:
             raise TypeError(f"header_limits are HeaderLimits or None, not {header_limits!r}")
         self._header_limits = header_limits
@@ -310,7 +310,7 @@ class HttpStreamBase:
 
     @property
     def header_limits(self) -> HeaderLimits | None:
-        """Limits on the number and the bytes of headers that come in; ``None`` for no limit."""
+        """Limits on the number and the bytes of received headers; ``None`` for no limit."""
         return self._header_limits
 
     @property
@@ -320,27 +320,27 @@ class HttpStreamBase:
 
     @property
     def request_full(self) -> bool:
-        """Whether filters hold more of the request's body than the limit: do not read from the client meanwhile."""
+        """Whether filters hold more of the request's body than the limit; if so, do not read from the client."""
         return self._request.full
 
     @property
     def response_full(self) -> bool:
-        """Whether filters hold more of the response's body than the limit: do not read from upstream meanwhile."""
+        """Whether filters hold more of the response's body than the limit; if so, do not read from upstream."""
         return self._response.full
 
     def request_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
-        """The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.
+        """Feed the client's headers: ``:method``, ``:path``, ``:authority``, ``:scheme`` first, names in lower case.
 
-        `end_stream`: nothing follows. `owned`: the stream takes the list without a copy, and filters change it.
+        `end_stream`: nothing follows. `owned`: the stream uses the list without a copy, and filters change it.
 
-        Raises: RuntimeError, if they were given before, or the stream is closed.
+        Raises: RuntimeError, if the stream has headers already or is closed; TypeError or ValueError, for wrong ones.
         """
         if self.closed:
             raise RuntimeError("the stream is closed")
         return self._feed_headers(self._request, headers, end_stream, owned)
 
     def response_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
-        """Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."""
+        """Feed upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."""
         response = self._response
         if self.local is not None or response.aborted:
             return self.host.drain()
@@ -360,21 +360,21 @@ class HttpStreamBase:
         return self.host.drain()
 
     def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """A part of the client's body. Raises: RuntimeError, before the headers or after the end; TypeError."""
+        """Feed a part of the client's body. Raises: RuntimeError, before the headers or after the end; TypeError."""
         return self._feed_body(self._request, data, end_stream)
 
     def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """A part of upstream's body. Ignored after a local response. Raises as `request_body`."""
+        """Feed a part of upstream's body. Ignored after a local response. Raises as `request_body`."""
         return self.host.drain() if self.local else self._feed_body(self._response, data, end_stream)
 
     def _feed_body(self, chain: FilterChain, data: bytes, end_stream: bool, /) -> list[Effect]:
-        """A part of the body of one direction has come in, or an argument that is no part of a body."""
+        """Feed a part of the body of one direction. `data` may be anything. Raises as `request_body`."""
         raise NotImplementedError
 
     def close(self, details: str = "") -> list[Effect]:
-        """Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.
+        """End the stream, after both sides have finished: on_log, on_done, on_delete. Closing again does nothing.
 
-        `details` say why, if it ended early; Envoy's word for a client that went away is
+        `details` are the reason for an early end; Envoy's for a client that disconnected are
         ``downstream_remote_disconnect``.
         """
         if not self.closed:
@@ -382,7 +382,7 @@ class HttpStreamBase:
             self.details = details or self.details
             self._request.aborted = self._response.aborted = True
             end(self._contexts)
-            # A stream that has ended is not part of a cycle, so it is freed at once and not by the garbage collector.
+            # Without these references, the stream is in no cycle: it is freed at once, not by the garbage collector.
             del self._request.stream, self._response.stream
         return self.host.drain()
 
@@ -394,7 +394,10 @@ def maps_for_log(stream: HttpStream) -> list[HeaderList | None]:
 
 
 def end(contexts: Sequence[HttpContext]) -> None:
-    """End a stream's contexts: on_log, on_done, on_delete, in the order of each filter's profile."""
+    """End a stream's contexts: on_log, on_done, on_delete, in the order of each filter's profile.
+
+    Envoy logs a stream before it destroys its filters; the specification has on_done first (`log_before_done`).
+    """
     for context in contexts:
         if context.vm.log_before_done:
             context.log()
@@ -403,7 +406,7 @@ def end(contexts: Sequence[HttpContext]) -> None:
 
 
 class PluginBase:
-    """What streams need of a plugin."""
+    """The part of a plugin that streams use."""
 
     host: Host
     _vm: Vm
@@ -412,7 +415,7 @@ class PluginBase:
 
 
 class HostBase:
-    """What streams need of a host."""
+    """The part of a host that streams use."""
 
     _stream_type: type[HttpStream]
 
@@ -429,12 +432,12 @@ class HostBase:
         header_limits: HeaderLimits | None = HEADER_LIMITS,
         router: bool = True,
     ) -> HttpStream:
-        """An HTTP stream through these plugins, in the order of the request.
+        """Make an HTTP stream through these plugins, in the order of the request.
 
         `properties` are those of this stream, by dotted name (``"source.address"``). `buffer_limit` is the number of
-        bytes of a body that filters may hold. A request beyond `header_limits` is answered 431, a response 502;
-        ``None`` is no limit. `router`: if filters leave headers without ``:path``, ``:method`` or ``:status``, answer
-        as Envoy's router does (404, 503, 502); without it, the headers come out as they are.
+        bytes of a body that filters may hold. Beyond `header_limits`, a request is answered with 431, a response is
+        replaced by a 502; ``None`` means no limit. `router`: if filters leave headers without ``:path``, ``:method``
+        or ``:status``, answer as Envoy's router does (404, 503, 502); without it, the headers are sent as they are.
 
         Raises: TypeError or ValueError, for plugins of another host, and for properties that no filter could read.
         """
@@ -460,7 +463,7 @@ class HostBase:
         self._outbox.put(effect)
 
     def drain(self) -> list[Effect]:
-        """Take all effects, in order."""
+        """Remove and return all effects, in order."""
         return self._outbox.drain()
 
 

@@ -1,24 +1,24 @@
 """One direction of an HTTP stream: headers, body and trailers pass through the filters of a chain.
 
-Rules, those of Envoy's filter manager (``filter_manager.cc``), which every filter is written against:
+Rules, from Envoy's filter manager (``filter_manager.cc``), for which all filters are written:
 
-* Each filter is in one of three states, and its callbacks' results move it between them:
+* Each filter is in one of three states, which the results of its callbacks change:
 
       =============  ==========================================  =====================================================
-      state          what came of it                             what happens to what comes next
+      state          the filter returned                         the next part of the message
       =============  ==========================================  =====================================================
-      CONTINUE       passed it on                                is given to it
-      STOP_SINGLE    PAUSE on headers (where allowed), on a      body: is given to it, so that it may buffer;
-                     body or on trailers                         what follows a body it lets pass goes on with it
-      STOP_ALL       PAUSE on headers                            is held, and not given to it until it is resumed
+      CONTINUE       CONTINUE                                    goes to the filter
+      STOP_SINGLE    PAUSE on headers (where allowed), on a      goes to the filter, which may buffer a body; when it
+                     body or on trailers                         returns CONTINUE for a body, all that it holds passes
+      STOP_ALL       PAUSE on headers                            is held, and goes to the filter when it is resumed
       =============  ==========================================  =====================================================
 
-* A direction has one buffer, with the data that a filter holds. No filter behind that one has seen it.
-* A resumed filter's headers go on first, then the held body, then trailers. After STOP_ALL the body is first given to
-  the filter itself.
-* Holding more than the limit is an error to the client (413 or 500). If the filter asked for back-pressure (PAUSE on
-  headers does), the error comes at 16 times the limit: the carrier did not stop reading.
-* Once the direction is `aborted` (local response, reset), nothing moves any more.
+* A direction has one buffer for held data. No filter after the one that holds it has got this data.
+* When a filter is resumed, its headers pass first, then the held body, then trailers. After STOP_ALL, the filter itself
+  gets the body first.
+* If more than the limit is held, the client gets an error (413 or 500). If the filter requested back-pressure (PAUSE on
+  headers does), it gets the error at 16 times the limit, because the carrier has not stopped reading.
+* After the direction is `aborted` (local response, reset), nothing passes.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 __all__ = ["REQUEST", "RESPONSE", "FilterChain"]
 
 BACKPRESSURE_LIMITS = 16
-"""How many limits a filter with back-pressure may hold if the carrier does not stop reading."""
+"""The multiple of the limit that a filter with back-pressure may hold, if the carrier does not stop reading."""
 LARGE = 1 << 20
-"""Bytes of a part of a body."""
+"""Most bytes of a part of a body that is copied when a filter changes it."""
 TRAILERS_OUT = (effects.RequestTrailers, effects.ResponseTrailers)
-# Plain numbers, for members of an enumeration are slow to come by.
+# Plain numbers, because members of an enumeration are slow to look up.
 BUFFER, WATERMARK = (
     int(HeadersAction.STOP_ALL_ITERATION_AND_BUFFER),
     int(HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK),
@@ -59,15 +59,15 @@ STOP_SINGLE, STOP_ALL = IterationState.STOP_SINGLE, IterationState.STOP_ALL
 
 
 class FilterChain(FilterChainBase):
-    """The request's way upstream, or the response's way to the client."""
+    """One direction of a stream through its filters: the request to upstream, or the response to the client."""
 
     trailer_count = trailer_size = 0
-    """Number of trailers that came in, and their bytes."""
+    """Number of trailers that arrived, and their bytes."""
 
     # -- Events --------------------------------------------------------------------------------------------------
 
     def on_trailers(self, trailers: HeaderList) -> None:
-        """Trailers have come in, which end the message."""
+        """Handle the received trailers, which end the message."""
         self.trailers = trailers
         self.ended = True
         self.resume_asked = 0
@@ -83,7 +83,7 @@ class FilterChain(FilterChainBase):
                 self._resume(index)
 
     def inject(self, context: HttpContext, data: bytes, end_stream: bool) -> None:
-        """Send data on behind a filter; its headers go first, if it holds them."""
+        """Pass data to the filters after one filter, which first releases the headers that it holds."""
         if context in self.filters:
             index = self.filters.index(context)
             if self.passed <= index:
@@ -100,16 +100,16 @@ class FilterChain(FilterChainBase):
     # -- Through the filters -------------------------------------------------------------------------------------
 
     def stop(self, index: int, action: int) -> None:
-        """A filter holds the headers; `action` is what its callback returned."""
+        """Hold the headers at a filter; `action` is the result of its callback."""
         self._stop(index, STOP_ALL if action in (BUFFER, WATERMARK) else STOP_SINGLE)
         self.streaming = action == WATERMARK
         self._resume_if_asked(index)
 
     def pass_data(self, start: int, data: bytes | HeldBody, end_stream: bool) -> None:
-        """Give a part of the body to the filters from `start` on, and out, unless one of them stops that.
+        """Pass a part of the body through the filters from `start` on, and send it unless a filter stops it.
 
-        What one of them held, and a large part, is given on to be changed in place: bytes would be in memory beside
-        what the next one puts there.
+        Held data, and a large part, are passed as a `HeldBody`, which the next filter changes in place. If they were
+        ``bytes``, memory would contain them together with their changed copy.
         """
         if len(data) > LARGE and isinstance(data, bytes):
             data = HeldBody(data)
@@ -130,7 +130,7 @@ class FilterChain(FilterChainBase):
             if self.aborted:
                 self.stream._send_prepared()
                 return
-            if not had_trailers and self.trailers is not None:  # addDecodedTrailers: filters behind it see them
+            if not had_trailers and self.trailers is not None:  # addDecodedTrailers: the filters after it get them
                 trailers_added_by = index
             if not self._after_data(index, action, data):
                 return
@@ -139,10 +139,10 @@ class FilterChain(FilterChainBase):
             self._trailers(trailers_added_by + 1)
 
     def _after_data(self, index: int, action: int, data: bytes | HeldBody) -> bool:
-        """Set the filter's state from the result of its callback on a body. Returns whether the data goes on."""
+        """Set the filter's state from the result of its callback on a body. Returns whether the data passes."""
         self.resume_asked &= ~(1 << index)
         if action == DataAction.CONTINUE:
-            if index in self.stopped:  # commonHandleAfterDataCallback: held data goes on first
+            if index in self.stopped:  # commonHandleAfterDataCallback: held data passes first
                 self._hold(data)
                 self._resume(index)
                 return False
@@ -194,7 +194,7 @@ class FilterChain(FilterChainBase):
         had_trailers = self.trailers is not None
         if self.passed <= index:
             self.passed = index + 1
-            self.headers = list(self.headers)  # the filter keeps its copy: its changes have no effect any more
+            self.headers = list(self.headers)  # the filter keeps the old list, so its changes have no effect
             self.pass_headers(index + 1, self.ended and self.buffer is None and not had_trailers)
             if self.aborted:
                 return
@@ -209,19 +209,19 @@ class FilterChain(FilterChainBase):
     # -- The buffer ----------------------------------------------------------------------------------------------
 
     def held(self) -> bytes:
-        """What is held."""
+        """The held data."""
         seen = None if self.holder is None else self.holder.buffers[self.direction]
         return bytes((self.buffer or b"") if seen is None else seen)
 
     def take_buffer(self) -> bytes:
-        """Take the held data out of the buffer."""
+        """Remove the held data from the buffer and return it."""
         data = self.held()
         self.holder = None
         self.buffer = None
         return data
 
     def take_growing(self, more: bytes | HeldBody = b"") -> HeldBody:
-        """Take the held data, with `more` at its end, out of the buffer, in a form that grows without copies."""
+        """Remove the held data from the buffer. Returns it with `more` added, in a form that grows without copies."""
         seen = None if self.holder is None else self.holder.buffers[self.direction]
         found = self.buffer if seen is None else seen
         self.holder = None
@@ -243,7 +243,7 @@ class FilterChain(FilterChainBase):
 
     @property
     def full(self) -> bool:
-        """Whether more than the limit is held: the carrier should not read meanwhile."""
+        """Whether more than the limit is held; if so, the carrier should not read."""
         return self.buffer is not None and len(self.buffer) > self.stream.buffer_limit
 
     # -- Out -----------------------------------------------------------------------------------------------------

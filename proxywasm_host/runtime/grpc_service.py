@@ -1,8 +1,10 @@
 """Finds the cluster that a guest names in the service argument of a gRPC callout.
 
-Filters send either a cluster's name or Envoy's message ``envoy.config.core.v3.GrpcService``, of which these fields
-count here: ``envoy_grpc`` (1) and, in it, ``cluster_name`` (1); or ``google_grpc`` (2) and, in it, ``target_uri`` (1),
-which is then the cluster's name.
+Filters send either a cluster's name or Envoy's message ``envoy.config.core.v3.GrpcService``, of which these fields are
+read: ``envoy_grpc`` (1) and, in it, ``cluster_name`` (1); or ``google_grpc`` (2) and, in it, ``target_uri`` (1), which
+is then the cluster's name.
+
+Source: ``grpcCall`` in ``context.cc`` of Envoy.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ ENVOY_GRPC, GOOGLE_GRPC = 1, 2
 
 
 def _last(message: bytes, *numbers: int) -> bytes | None:
-    """Content of the last length-delimited field of a protobuf message that has one of these numbers.
+    """The content of the last length-delimited field with one of these numbers in a protobuf message.
 
     Raises: ValueError, IndexError.
     """
@@ -27,7 +29,7 @@ def _last(message: bytes, *numbers: int) -> bytes | None:
 
 
 def cluster_of(service: bytes) -> str:
-    """The name of a cluster: the one in `service` if it is such a message, else `service` itself."""
+    """The name of a cluster: the one in `service`, if that is such a message, else `service` itself."""
     try:
         target = _last(service, ENVOY_GRPC, GOOGLE_GRPC)
         name = _last(target, 1) if target else None

@@ -1,6 +1,7 @@
-"""Limits on the headers that a client or an upstream may send. A message beyond them is refused before filters see it.
+"""Limits on the headers that a client or an upstream may send. A message beyond them is refused before filters get it.
 
 Headers that filters add have separate, much higher limits, so a client cannot use up a filter's share.
+
 Source: ``max_request_headers_kb`` and ``max_headers_count`` of Envoy, and their defaults.
 """
 
@@ -17,7 +18,9 @@ class HeaderLimits:
     """Limits of one message's headers, and of its trailers.
 
     `count` is the number of headers without pseudo headers, `size` the bytes of all names and values. A request beyond
-    them is answered 431, a response 502. Raises: TypeError, ValueError.
+    them is answered with 431, a response is replaced by a 502.
+
+    Raises: TypeError, ValueError.
     """
 
     count: int = 100
@@ -33,7 +36,7 @@ class HeaderLimits:
 
 
 def measure(headers: Sequence[tuple[bytes, bytes]]) -> tuple[int, int]:
-    """Count and size of headers, as `HeaderLimits` counts them."""
+    """Count and size of headers, in the sense of `HeaderLimits`."""
     count = size = 0
     for name, value in headers:
         count += name[:1] != b":"

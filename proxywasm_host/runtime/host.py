@@ -2,10 +2,10 @@
 
 Rules of this module:
 
-* A host and everything it made belong to one thread at a time. Each of several threads has a host, and they may share
-  services, through which VMs of several threads communicate (shared data, queues, metrics).
-* Plugins of equal code, vm_id, configuration and options share a VM. A plugin that joins other plugins in a VM is first
-  tried in a separate VM (Envoy's canary), so that a bad configuration cannot break the others.
+* A host and everything that it made belong to one thread at a time. Several threads need a host each. Their hosts may
+  share services, through which VMs in these threads communicate (shared data, queues, metrics).
+* Plugins with equal code, vm_id, VM configuration and options of the VM share a VM. A plugin that joins other plugins
+  in a VM is first tried in a separate VM (Envoy's canary), so that a bad configuration cannot break the others.
 * Effects collect in one outbox; each event that is fed returns them, in order.
 """
 
@@ -64,21 +64,20 @@ class Host(HostBase):
     """Loads plugins and makes streams.
 
     Args:
-        engine: name of an engine, or an engine; ``None`` asks ``PROXYWASM_ENGINE``, else takes the best installed.
-        profile: whose behaviour to follow where hosts differ: ``"envoy"``, ``"spec"`` or ``"wasmx"``, or your own
+        engine: name of an engine, or an engine; ``None`` uses that in ``PROXYWASM_ENGINE``, else the best installed.
+        profile: the behaviour to follow where hosts differ: ``"envoy"``, ``"spec"`` or ``"wasmx"``, or your own
             `Profile`.
         services: clock, log, metrics, shared data, clusters, …; in-memory defaults.
-        limits: memory in bytes, with tables, and deadline in seconds for each VM. The host keeps at most as many bytes
-            for a VM at a time (callouts under way, effects not taken yet) as its memory may have.
+        limits: memory in bytes, including tables, and deadline in seconds for each VM. The memory also limits the bytes
+            that the host keeps for a VM: those of its callouts under way, and those of its effects not taken yet.
         properties: properties that do not depend on a stream, by dotted name (``"xds.cluster_name"``). The mapping is
-            read whenever a filter asks, so entries may be added later.
-        listener: sees every callback and hostcall; `listen` changes it.
-        cache: where compiled modules are kept.
-        hostcalls: your hostcalls, beside those of the ABI: see `proxywasm_host.hostcalls`.
-        wake: called, in any thread, when a message for a plugin has come into a shared queue: `drain` returns an
-            effect.
+            read whenever a filter reads a property, so entries may be added later.
+        listener: gets every callback and hostcall; `listen` changes it.
+        cache: stores compiled modules.
+        hostcalls: your hostcalls, in addition to those of the ABI: see `proxywasm_host.hostcalls`.
+        wake: called in any thread when a shared queue gets a message for a plugin: `drain` then returns an effect.
         fetcher: fetches modules that are named by URL.
-        module_limits: how large modules may be, and which proposals of WebAssembly they may use; see docs/modules.md.
+        module_limits: limits on modules, and the proposals of WebAssembly that they may use: see docs/modules.md.
 
     Raises: UnknownEngine, EngineUnavailable; TypeError or ValueError, for properties that no filter could read.
     """
@@ -119,7 +118,7 @@ class Host(HostBase):
         self._vms_of_streams: dict[Vm, None] = {}
         """VMs that end with their stream (`proxywasm_host.runtime.isolation`)."""
         self._read: tuple[Bytecode, ModuleLimits] | None = None
-        """The last module that was checked, and is within limits: the next VM often has the same."""
+        """The last module that passed the checks; the next VM often has the same."""
         self._tried: dict[tuple[VmKey, str, bytes], PluginError | None] = {}
         """Result of each canary."""
 
@@ -131,12 +130,12 @@ class Host(HostBase):
 
     @of_filter(FilterConfig)
     def load_plugin(self, filter: FilterConfig) -> Plugin:
-        """Load a filter, start it and give it its configuration. Takes a `FilterConfig`, or the fields of one.
+        """Load, start and configure a filter. Accepts a `FilterConfig`, or the fields of one.
 
         Effects of the guest's start (ticks, callouts) are returned by `drain`, or by the next event.
 
         Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable; ValueError, LookupError or
-            TypeError, for an argument of another type than it has.
+            TypeError, for a wrong argument.
         """
         filter = self.pin(filter)
         if filter.isolation != "none" and not self.profile.nginx_phases:
@@ -158,9 +157,10 @@ class Host(HostBase):
         return plugin
 
     def pin(self, filter: FilterConfig) -> FilterConfig:
-        """A filter with the digest of the module that its URL stands for now, which is fetched if it is not cached.
+        """The filter with the digest of the module that its URL names now. Fetches the module if it is not cached.
 
         May be called in any thread, and waits for a server. A filter that is a file, or bytes, is returned unchanged.
+
         Raises: ModuleError.
         """
         if isinstance(filter.code, bytes) or not is_remote(filter.code):
@@ -172,7 +172,7 @@ class Host(HostBase):
     def fetcher(self) -> ModuleFetcher:
         """Fetches modules that are named by URL."""
         if self._fetcher is None:
-            from proxywasm_host.fetch.fetcher import default_fetcher  # noqa: PLC0415 - for those who fetch
+            from proxywasm_host.fetch.fetcher import default_fetcher  # noqa: PLC0415 - only for modules with a URL
 
             self._fetcher = default_fetcher()
         return self._fetcher
@@ -183,7 +183,7 @@ class Host(HostBase):
     def compile(self, filter: FilterConfig) -> None:
         """Compile a filter, so that `load_plugin` finds it in the cache. May be called in any thread.
 
-        Raises: OSError, ModuleError, UnknownEngine, EngineUnavailable; ValueError, LookupError or TypeError, as there.
+        Raises: OSError, ModuleError, UnknownEngine, EngineUnavailable; ValueError, LookupError or TypeError, likewise.
         """
         _, compile = self._looked_at(self._engine_for(filter), self._vm_config(filter))
         compile()
@@ -231,7 +231,7 @@ class Host(HostBase):
         return read[0]
 
     def _looked_at(self, engine: Engine, config: VmConfig) -> tuple[Bytecode, Callable[[], Module]]:
-        """A module within limits, and a function that compiles it. Raises: ModuleError; so does the function."""
+        """A module within limits, and a function that compiles it. Both raise: ModuleError."""
         limits = config.module_limits
         bytecode = self._checked(config.code, limits)
 
@@ -267,7 +267,7 @@ class Host(HostBase):
         seen_by = listeners(self._listener, *self._others)
         try:
             made = Vm(vm.config, vm.bytecode, lambda: vm.module, self.services, self._outbox, seen_by, name)
-        except ModuleError as error:  # the module is right: there is no address space for another instance
+        except ModuleError as error:  # the module is valid, so there is no address space for another instance
             raise PluginError(failure_of(FailState.INITIALIZE, name, "the instance", str(error))) from error
         self._vms_of_streams[made] = None
         return made
@@ -279,7 +279,7 @@ class Host(HostBase):
             vm.close()
 
     def _try(self, key: VmKey, config: VmConfig, filter: FilterConfig) -> None:
-        """The canary: start the plugin in a VM of its own, once for each plugin. Raises: PluginError."""
+        """Try the plugin in a separate VM, once for each plugin (``canary`` in ``wasm.cc``). Raises: PluginError."""
         tried = key, filter.root_id, as_bytes(filter.configuration)
         if tried not in self._tried:
             vm = self._new_vm(key, config, filter.plugin_name, None, replace(self.services, log=_Silent()))
@@ -297,13 +297,13 @@ class Host(HostBase):
             raise refused
 
     def _forget(self, plugin: Plugin) -> None:
-        """Drop the effects of a refused plugin, which the embedder never got."""
+        """Drop the effects of a refused plugin, which the embedder has never got."""
         for effect in self.drain():
             if not (isinstance(effect, PluginEffect) and effect.plugin is plugin):
                 self._emit(effect)
 
     def renew(self) -> None:
-        """Give plugins that are loaded from now on new VMs, beside those of the running plugins."""
+        """Give plugins that are loaded from now on new VMs; running plugins keep theirs."""
         self._vms = {}
 
     def _all_vms(self) -> list[Vm]:
@@ -312,7 +312,7 @@ class Host(HostBase):
         )
 
     def _plugin_gone(self, plugin: Plugin) -> None:
-        """A plugin was closed and its guest is done with it. Its VM ends with its last plugin."""
+        """Remove a closed plugin whose guest has finished. Its VM ends with its last plugin."""
         if plugin in self.plugins:
             self.plugins.remove(plugin)
         if not any(other._vm is plugin._vm for other in self.plugins):
@@ -321,7 +321,7 @@ class Host(HostBase):
             plugin._vm.close()
 
     def _vm_left(self, vm: Vm) -> None:
-        """A plugin has left a VM that failed or refused it and has no streams. The VM ends with its last plugin."""
+        """Close a VM that failed or refused a plugin, which has left it, unless other plugins are in the VM."""
         if not any(plugin._vm is vm for plugin in self.plugins):
             vm.close()
 
@@ -334,9 +334,9 @@ class Host(HostBase):
         properties: Mapping[str, PropertyValue] | None = None,
         buffer_limit: int = BUFFER_LIMIT,
     ) -> TcpStream:
-        """A TCP stream through these plugins, in the order of downstream's data.
+        """Make a TCP stream through these plugins, in the order of downstream's data.
 
-        `properties` and `buffer_limit` are as those of `http_stream`.
+        `properties` and `buffer_limit` are those of `http_stream`.
         """
         given = {} if properties is None else properties
         check_properties(given)
@@ -360,20 +360,20 @@ class Host(HostBase):
     # -- Effects -------------------------------------------------------------------------------------------------
 
     def _notify(self, effect: Effect) -> None:
-        """As `emit`, but from any thread and at any time: `wake` is called."""
+        """As `_emit`, but from any thread and at any time; calls `wake`."""
         self._outbox.notify(effect)
         if self.wake is not None:
-            with suppress(Exception):  # the guest is not to blame for a closed event loop
+            with suppress(Exception):  # the guest must not fail because of a closed event loop
                 self.wake()
 
     def deliver(self, callout: Callout, reply: Reply) -> list[Effect]:
-        """Give a guest the reply to its callout. Returns effects, to be performed after the current ones.
+        """Pass a guest the reply to its callout. Returns effects, to be performed after the current ones.
 
         The reply is dropped if the guest has failed or has cancelled the callout.
 
         Raises: TypeError, if the callout cannot have such a reply, or the reply has wrong fields (text instead of
-            bytes, …); the guest then still waits. RuntimeError, if the callout has got its reply before (a
-            `GrpcStream` takes any number).
+            bytes, …); the guest then still waits. RuntimeError, if the callout has its reply already (a `GrpcStream`
+            may have any number).
         """
         if not isinstance(callout, Callout):
             raise TypeError(f"deliver takes the effect that asked (HttpCall, …) and then its reply, not {callout!r}")
@@ -397,7 +397,7 @@ class Host(HostBase):
         return lookup(self.properties, path)
 
     def use(self, services: Services) -> None:
-        """Replace the services of guests from now on. Not to be called while a guest runs."""
+        """Replace the services of all guests. Not to be called while a guest runs."""
         check_arguments(services=services)
         self.services = services
         for vm in self._all_vms():
@@ -406,14 +406,14 @@ class Host(HostBase):
     def listen(self, listener: Listener | None) -> None:
         """Report every callback and hostcall to `listener`, which replaces the previous one; ``None`` reports nothing.
 
-        Costs nothing while nobody listens. Not to be called by a listener.
+        Without a listener it costs nothing. Not to be called by a listener.
         """
         check_arguments(listener=listener)
         self._listener = listener
         self._listen()
 
     def add_listener(self, listener: Listener) -> None:
-        """Report every callback and hostcall to one more listener, beside that of `listen`, until `remove_listener`."""
+        """Report every callback and hostcall to this listener too, until `remove_listener`."""
         check_arguments(listener=listener)
         self._others.append(listener)
         self._listen()
@@ -454,16 +454,16 @@ class Host(HostBase):
 
 
 class _Silent:
-    """Drops the log of a canary: the plugin itself will log the same lines, or the error has the reason."""
+    """Drops the log of a canary, because the plugin itself will log the same lines, or the error has the reason."""
 
     level: int = LogLevel.CRITICAL
 
     def log(self, line: GuestLog) -> None:
-        """Drop it."""
+        """Drop the line."""
 
 
 class _NoEnvironment(dict[str, str]):
-    """Takes the place of the environment, which is in the key as sorted pairs."""
+    """Replaces the environment in the key of a VM, which has it as sorted pairs."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return 0
@@ -474,14 +474,14 @@ _HASHABLE = _NoEnvironment()
 
 @lru_cache(None)
 def _shared_cache() -> ModuleCache:
-    """The cache of all hosts of this process that were given none."""
+    """The cache of all hosts of this process that were made without one."""
     from proxywasm_host.engine.cache import ModuleCache, default_directory  # noqa: PLC0415 - not before an engine
 
     return ModuleCache(default_directory())
 
 
 def _no_plugins(plugins: object) -> TypeError:
-    """The message for a value that is not a list of plugins."""
+    """The error for a value that is not a list of plugins."""
     if isinstance(plugins, Plugin):
         return TypeError(f"plugins are a list: write [plugin], not {plugins!r}")
     if isinstance(plugins, (str, bytes)) or not isinstance(plugins, Iterable):

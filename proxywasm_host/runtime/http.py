@@ -1,19 +1,19 @@
 """An HTTP stream: one request and its response pass through a chain of plugins.
 
-The embedder feeds what it receives from the client and from upstream, and performs the effects that it gets back:
+The embedder feeds the parts that it receives from the client and from upstream, and performs the returned effects:
 
     client → request_headers, request_body …, request_trailers   → RequestHeaders, RequestBody … → upstream
     upstream → response_headers, response_body …                 → ResponseHeaders, ResponseBody … → client
 
-The response passes the plugins in reverse order. There is no effect for a pause: the data that a filter holds comes
-out later. Call `close` when both sides are done with the stream, however it ended.
+The response passes the plugins in reverse order. A pause produces no effect: held data is returned later. Call `close`
+after both sides have finished, however the stream ended.
 
-Rules of a local response, from ``filter_manager.cc`` of Envoy:
+Rules of a local response, from ``sendLocalReply`` in ``filter_manager.cc`` of Envoy:
 
-* Within a callback for the request it waits until the filter has returned. Of several, the first counts.
+* Within a callback for the request it waits until the filter returns. Of several, the first counts.
 * Before the response's headers have reached the filters, it passes all filters as a response would.
-* From then on until they have gone out, it goes to the client directly, in place of the response.
-* After that it is too late: the stream is reset; or, if the response is complete, nothing happens.
+* From then on until these headers are sent, it is sent to the client directly, instead of the response.
+* After that, the stream is reset; if the response is complete, nothing happens.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ GRPC_UNAVAILABLE = 14
 SERVICE_UNAVAILABLE = 503
 PAIR = [bytes, bytes]
 KNOWN = ({b":path": 2, b":method": 1, b":scheme": 0, b":authority": 0, b":protocol": 0}, {b":status": 1})
-"""Pseudo headers that may go out, by direction, with a bit for required ones. They come before all other headers.
+"""Pseudo headers that may be sent, by direction, with a bit for required ones. They precede all other headers.
 
 They are in the order in which Envoy's router checks for them: it looks for the route first.
 """
@@ -61,12 +61,12 @@ TRAILERS = (MapType.REQUEST_TRAILERS, MapType.RESPONSE_TRAILERS)
 
 
 def percent_encoded(text: bytes) -> bytes:
-    """Text as ``grpc-message`` holds it: ``%``, and all but printable ASCII, as ``%XX``."""
+    """Text in the form of ``grpc-message``: ``%``, and all bytes but printable ASCII, become ``%XX``."""
     return b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte != ord("%") else b"%%%02X" % byte for byte in text)
 
 
 def local_headers(status: bytes, pairs: HeaderList) -> HeaderList:
-    """Headers of a local response, with those of the filter, which cannot set the status."""
+    """Headers of a local response, including those of the filter, which cannot set the status."""
     headers = [(b":status", status)]
     for name, value in pairs:
         if name.lower() != b":status":
@@ -92,33 +92,33 @@ class HttpStream(HttpStreamBase):
     `response_headers`, `response_body`, `response_trailers` from upstream, `close` at the end. Each method returns the
     effects to perform, in order; headers are lists of ``(name, value)`` pairs of bytes.
 
-    Parts that come in after a local response or a reset are ignored. A `ResponseHeaders` that comes out before a
-    response went in is a local response: drop the request to upstream. A `ResetStream` may follow when the client has
-    got a part of the response: do not send the rest.
+    Parts that are fed after a local response or a reset are ignored. If a `ResponseHeaders` is returned before a
+    response was fed, it is a local response: drop the request to upstream. If a `ResetStream` follows a part of the
+    response, do not send the rest.
     """
 
     failed = False
-    """Whether a plugin's failure has been answered with 503."""
+    """Whether a plugin's failure was answered with 503."""
     failure: Failure | None = None
-    """Why, if so."""
+    """The failure, if so."""
     reset_details: str | None = None
-    """Why the stream was reset, if it was."""
+    """The reason for which the stream was reset, if it was."""
     _router = True
     """Whether headers without required pseudo headers are answered as by Envoy's router."""
     _prepared: LocalResponse | None = None
     _namespaces: frozenset[str] = frozenset()
-    """Namespaces of properties that a subclass answers, with `_own_property` and `_set_own`."""
+    """Namespaces of properties that a subclass has, with `_own_property` and `_set_own`."""
     _context_type = HttpContext
     _chain_type = FilterChain
 
     # -- Events --------------------------------------------------------------------------------------------------
 
     def request_trailers(self, trailers: HeaderList) -> list[Effect]:
-        """The client's trailers, which end the request. Raises: RuntimeError, before the headers or after the end."""
+        """Feed the client's trailers, which end the request. Raises: RuntimeError, before headers or after the end."""
         return self._end(self._request, trailers)
 
     def response_trailers(self, trailers: HeaderList) -> list[Effect]:
-        """Upstream's trailers. Ignored after a local response. Raises as `request_trailers`."""
+        """Feed upstream's trailers. Ignored after a local response. Raises as `request_trailers`."""
         return self.host.drain() if self.local else self._end(self._response, trailers)
 
     def __enter__(self) -> HttpStream:
@@ -151,15 +151,15 @@ class HttpStream(HttpStreamBase):
         return self.host.drain()
 
     def _checked(self, headers: Iterable[tuple[bytes, bytes]], map: int, owned: bool = False) -> HeaderList | None:
-        """A copy of the embedder's headers, or that list itself if it is `owned`. Where the profile says so, values of
-        headers that may occur only once are joined.
+        """Check the embedder's headers. Returns a copy, or the list itself if it is `owned`.
 
-        Returns ``None`` if they are beyond the limits; the client has been answered then.
+        With the profile's `inline_headers`, values of headers that may occur only once are joined. Returns ``None`` for
+        headers beyond the limits, after the client was answered.
 
         Raises: TypeError, if one is not a pair of bytes; ValueError, if a name is not in lower case.
         """
         try:
-            # The embedder may give anything:
+            # The embedder may pass anything:
             pairs: list[Any] = headers if owned and headers.__class__ is list else list(headers)
         except TypeError:
             raise TypeError(f"headers are a list of (name, value) pairs of bytes, not {headers!r}") from None
@@ -190,16 +190,16 @@ class HttpStream(HttpStreamBase):
         return {}
 
     def _own_property(self, name: str) -> PropertyValue:
-        """A property in one of the own namespaces. Raises: LookupError."""
+        """A property in one of `_namespaces`. Raises: LookupError."""
         raise LookupError(name)
 
     def _set_own(self, name: str, value: bytes) -> Refusal | None:
-        """Set one."""
+        """Set a property in one of `_namespaces`."""
         return Refusal(Status.BAD_ARGUMENT, "property {0} cannot be set", name)
 
     @cached_property
     def _stored(self) -> Stored:
-        """The bytes that filters have stored."""
+        """The quotas of the properties that filters have stored."""
         return Stored()
 
     @cached_property
@@ -214,18 +214,18 @@ class HttpStream(HttpStreamBase):
 
     @property
     def paused(self) -> bool:
-        """Whether a whole message has come in and waits for a filter."""
+        """Whether a whole message has arrived and waits for a filter."""
         return any(
             chain.ended and not chain.complete and not chain.aborted for chain in (self._request, self._response)
         )
 
     def _place(self, context: HttpContext, direction: int) -> int:
-        """How many filters a message has passed, with this one."""
+        """Number of filters that a message has passed, including this one."""
         at = self._contexts.index(context)
         return at + 1 if direction == REQUEST else len(self._contexts) - at
 
     def _chain(self, direction: int) -> FilterChain:
-        """State of one direction, for properties."""
+        """The chain of one direction."""
         return self._response if direction else self._request
 
     @property
@@ -247,9 +247,9 @@ class HttpStream(HttpStreamBase):
             self._response.inject(context, data, end_stream)
 
     def _for_wire(self, direction: int, headers: HeaderList) -> HeaderList | None:
-        """Headers as they may go out, without unknown pseudo headers.
+        """Headers in the form in which they may be sent, without unknown pseudo headers.
 
-        Returns ``None`` if a required one is missing, which is answered as Envoy's router does.
+        Returns ``None`` if a required one is missing, after an answer as from Envoy's router.
         """
         known, needed = KNOWN[direction], NEEDED[direction]
         found = 0
@@ -269,7 +269,7 @@ class HttpStream(HttpStreamBase):
         return None
 
     def _missing(self, direction: int, name: bytes) -> None:
-        """Answer as Envoy's router does."""
+        """Answer a message without this required pseudo header, as Envoy's router does."""
         header = name.decode()
         which = "response" if direction else "request"
         details = f"filter_removed_required_{which}_headers{{missing_required_header:_{header}}}"
@@ -292,18 +292,18 @@ class HttpStream(HttpStreamBase):
         self._emit(effects.ResetStream(details, self))
 
     def _fail(self, context: HttpContext) -> None:
-        """Answer 503, because a plugin's guest has failed."""
+        """Answer 503, because a plugin's guest has failed (``failStream`` in ``context.cc``)."""
         self.failed = True
         self.failure = context.vm.failure
         self._local_response(SERVICE_UNAVAILABLE, [], b"", "wasm_fail_stream", GRPC_UNAVAILABLE)
 
     def time_out(self) -> list[Effect]:
-        """End the stream: it has made no progress for too long (Envoy's ``stream_idle_timeout``).
+        """End a stream that has made no progress for too long (Envoy's ``stream_idle_timeout``).
 
         The client gets 408 if its request is not complete, else 504; if it has got a part of the response, the
         stream is reset. The embedder chooses the time; Envoy's default is 5 minutes.
         """
-        for _ in range(2):  # this response does not pass the filter that holds the message
+        for _ in range(2):  # a filter may hold the first response; the second one is sent directly
             if self._response.headers_sent and self.local is not None and self.local.details == IDLE:
                 break
             self._local_response(504 if self._request.ended else 408, [], b"stream timeout", IDLE, None)
@@ -311,7 +311,7 @@ class HttpStream(HttpStreamBase):
 
     @property
     def waiting_for(self) -> str:
-        """What the stream waits for, as text for a log line."""
+        """The filter or the part for which the stream waits, as text for a log line."""
         for chain in self._request, self._response:
             holding = chain.holding
             if holding is not None and not chain.aborted:
@@ -338,7 +338,7 @@ class HttpStream(HttpStreamBase):
         self._local_response(431, [], b"Request Header Fields Too Large", details, None)
 
     def _abandon(self) -> None:
-        """End the stream without its headers: no filter sees it, and the embedder answers."""
+        """Remove all filters, before any of them gets the stream."""
         for context in self._contexts:
             context.drop()
         self._contexts.clear()
@@ -346,7 +346,10 @@ class HttpStream(HttpStreamBase):
         self._response.filters.clear()
 
     def _over_limit(self, chain: FilterChain) -> None:
-        """Answer that more is held than the limit allows (Envoy: 413 for a request, 500 for a response)."""
+        """Answer that filters hold more than the limit: 413 for a request, 500 for a response.
+
+        Source: ``requestDataTooLarge`` and ``responseDataTooLarge`` in ``filter_manager.cc``.
+        """
         if chain.direction == REQUEST:
             self._local_response(413, [], b"Payload Too Large", "request_payload_too_large", None)
         else:
@@ -355,7 +358,7 @@ class HttpStream(HttpStreamBase):
     def _local_response(
         self, status: int, headers: HeaderList, body: bytes, details: str, grpc_status: int | None
     ) -> None:
-        """Answer the client instead of upstream; within a callback for the request, once the filter has returned."""
+        """Answer the client instead of upstream; within a callback for the request, after the filter returns."""
         if self.closed or self.reset_details is not None:
             return
         local = LocalResponse(status & 0xFFFF, details, headers, body, grpc_status)

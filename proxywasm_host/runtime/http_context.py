@@ -1,4 +1,4 @@
-"""One filter on one HTTP stream: when each callback is called, what the guest may see in it, and what its result means.
+"""One filter on one HTTP stream: its callbacks, the maps and buffers that it can read, and the meaning of its results.
 
 Rules of this module, from ``context.cc`` of Envoy and of its host:
 
@@ -6,7 +6,7 @@ Rules of this module, from ``context.cc`` of Envoy and of its host:
   answered), the filter gets no callback for the response either.
 * A map or a buffer is readable from its callback on, until the guest lets it pass; a pause keeps it readable.
 * An unknown action stops the iteration: on headers like STOP_ALL, on a body like NO_BUFFER, on trailers like PAUSE.
-* Without a callback in the guest, everything passes on.
+* A part for which the guest has no callback passes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ ON_TRAILERS = ("on_request_trailers", "on_response_trailers")
 # Plain numbers, because members of an enumeration are slow in code that every request runs.
 TRAILERS_MAP = (int(MapType.REQUEST_TRAILERS), int(MapType.RESPONSE_TRAILERS))
 WHITE_SPACE = bytes.maketrans(b" \t\n\v\f\r", b"______")
+"""Response code details have no white space (``sendLocalResponse`` in ``context.cc``)."""
 DIRECTIONS = (int(StreamType.REQUEST), int(StreamType.RESPONSE))
 """Numbers of a direction: `REQUEST` and `RESPONSE`."""
 PAUSE = int(HeadersAction.STOP_ITERATION)
@@ -40,14 +41,14 @@ END_STREAM = int(HeadersAction.CONTINUE_AND_END_STREAM)
 NO_BUFFER = int(DataAction.STOP_ITERATION_NO_BUFFER)
 BUFFER = int(DataAction.STOP_ITERATION_AND_BUFFER)
 CONTEXT = 8 * 1024
-"""Bytes of a context that waits for ``proxy_done``, beside the kept part of its stream."""
+"""Bytes of a context that waits for ``proxy_done``, in addition to the kept part of its stream."""
 BODY, TRAILERS, PART = 1, 2, 32
 """The callback that an action belongs to, as bits above it; callbacks on headers have no bit."""
-V0_2_100 = AbiVersion.V0_2_100  # looking a member up runs Python code
+V0_2_100 = AbiVersion.V0_2_100  # looking up a member runs Python code
 SPAN_TAG = "trace_span_tag."
 BUFFER_LIMITS = ("set_decoder_buffer_limit", "set_encoder_buffer_limit")
 """Each sets the limit of the whole stream, because Envoy has one for both directions. A limit above that of the
-guest's memory has no use."""
+guest's memory is lowered to it."""
 MAX_BUFFER_LIMIT = 0xFFFFFFFF
 
 
@@ -55,13 +56,13 @@ class HttpContext(HttpContextBase, Context):
     """A stream context."""
 
     _buffering = 0
-    """A bit for each direction whose body the filter holds and sees as a whole."""
+    """A bit for each direction whose body the filter holds and gets as a whole."""
     _in_body: FilterChain | None = None
     """The direction whose last callback on a body runs, in which trailers may be added."""
     _held = 0
     """Bytes of the context while it waits for ``proxy_done``."""
     keeps_route = False
-    """Whether the guest has asked that the route is not chosen again (Higress)."""
+    """Whether the guest has switched off ``clear_route_cache`` (Higress)."""
     callouts = 0
     """Number of HTTP callouts of this stream under way, for profiles in which the last reply resumes it."""
 
@@ -73,7 +74,10 @@ class HttpContext(HttpContextBase, Context):
     # -- Callbacks -----------------------------------------------------------------------------------------------
 
     def headers_action(self, action: int) -> int:
-        """The action as Envoy takes it: CONTINUE_AND_END_STREAM is CONTINUE, and most PAUSEs are STOP_ALL."""
+        """Convert an action: CONTINUE_AND_END_STREAM to CONTINUE, most PAUSEs and unknown actions to STOP_ALL.
+
+        Source: ``convertVmCallResultToFilterHeadersStatus`` in ``context.cc`` of Envoy's host.
+        """
         if action > STOP_ALL or (action == PAUSE and self._pause_holds_body()):
             return STOP_ALL
         return 0 if action == END_STREAM else action
@@ -87,10 +91,12 @@ class HttpContext(HttpContextBase, Context):
             and not self.plugin.config.allow_on_headers_stop_iteration
         )
 
-    def on_data(
-        self, chain: FilterChain, data: bytes | HeldBody, end_stream: bool
-    ) -> tuple[int, bytes | HeldBody]:
-        """The guest's action, a `DataAction`, and the data as the guest left it."""
+    def on_data(self, chain: FilterChain, data: bytes | HeldBody, end_stream: bool) -> tuple[int, bytes | HeldBody]:
+        """Call the guest with a part of a body. Returns its action, a `DataAction`, and the data after its changes.
+
+        Source: ``decodeData`` in ``context.cc`` of Envoy. An unknown action becomes NO_BUFFER
+        (``convertVmCallResultToFilterDataStatus`` in ``context.cc`` of Envoy's host).
+        """
         if not self.created:
             return DataAction.CONTINUE, data
         vm, direction = self.vm, chain.direction
@@ -125,11 +131,11 @@ class HttpContext(HttpContextBase, Context):
         if not action:
             self.buffers[direction] = None
         elif action != BUFFER and isinstance(data, HeldBody):
-            self.buffers[direction] = bytes(data)  # a change in a later callback does not change what goes on
+            self.buffers[direction] = bytes(data)  # a copy, so that changes in a later callback have no effect
         return action, data
 
     def on_whole_body(self, direction: int, data: bytes, end_stream: bool) -> tuple[int, bytes]:
-        """Show the guest a buffer and call it. Returns its action, and the data as the guest left it."""
+        """Call the guest with a whole body. Returns its action, and the data after its changes."""
         vm = self.vm
         callback = vm.callbacks.get(ON_BODY[direction])
         if not self.created or (callback is None and vm.failure is None):
@@ -145,13 +151,16 @@ class HttpContext(HttpContextBase, Context):
         return action, bytes(left or b"")
 
     def callout_ended(self) -> None:
-        """Resume the stream after the reply to its last callout, when the guest has returned."""
+        """Count the end of a callout, and resume the stream after its last one."""
         self.callouts -= 1
         if not self.callouts and not self.deleted:
             self._resume(REQUEST)
 
     def on_trailers(self, direction: int, trailers: HeaderList) -> int:
-        """The guest's action; 0 is CONTINUE."""
+        """Call the guest with trailers. Returns its action; 0 is CONTINUE, any other one pauses.
+
+        Source: ``convertVmCallResultToFilterTrailersStatus`` in ``context.cc`` of Envoy's host.
+        """
         if not self.created:
             return 0
         vm = self.vm
@@ -171,14 +180,14 @@ class HttpContext(HttpContextBase, Context):
         return action
 
     def returned(self, direction: int, part: int, action: int) -> None:
-        """Note the result of a callback on a body or on trailers."""
+        """Record the result of a callback on a body or on trailers."""
         if direction == RESPONSE:
             self.response_action = part << PART | action
         else:
             self.request_action = part << PART | action
 
     def failed(self, direction: int, stop: int) -> int:
-        """The action for a stream whose VM has failed."""
+        """The action for a stream whose VM has failed; answers the first time (``CHECK_FAIL`` in Envoy's host)."""
         if self._spared:
             return 0
         if self.stream.failed:
@@ -187,7 +196,7 @@ class HttpContext(HttpContextBase, Context):
         return stop
 
     def vm_failed(self) -> None:
-        """End the stream, or let it go on without the filter. Does nothing if the guest has not seen the stream yet."""
+        """End the stream, or continue it without the filter. Does nothing if the guest has not got the stream yet."""
         if not self.created or self.deleted or self.stream.closed:
             return
         if self._spared:
@@ -198,7 +207,7 @@ class HttpContext(HttpContextBase, Context):
 
     @property
     def _spared(self) -> bool:
-        """Whether the stream goes on without the filter, whose guest has failed."""
+        """Whether the stream continues without the filter, whose guest has failed."""
         return self.plugin._bypassed and self.vm.profile.fail_open_spares_stream
 
     # -- The end -------------------------------------------------------------------------------------------------
@@ -226,7 +235,7 @@ class HttpContext(HttpContextBase, Context):
         self.pending_done = True
 
     def drop(self) -> None:
-        """End the context without telling the guest about the stream."""
+        """End the context without a callback, because the guest has not got the stream."""
         self.deleted = True
         self.vm.contexts.pop(self.id, None)
         del self.stream
@@ -236,8 +245,8 @@ class HttpContext(HttpContextBase, Context):
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 
     def map_limits(self, map: int) -> tuple[int, int]:
-        """Each filter may add as much as one message of a guest can hold. Headers of the client and of other filters do
-        not count, so nobody else can use up a filter's share."""
+        """Each filter may add as much as one message of a guest can contain. Headers of the client and of other filters
+        do not count, so these cannot use up a filter's share."""
         direction = int(map >= MapType.RESPONSE_HEADERS)
         chain, place = self.stream._chain(direction), self.stream._place(self, direction)
         if map == TRAILERS_MAP[direction]:
@@ -245,7 +254,10 @@ class HttpContext(HttpContextBase, Context):
         return chain.header_count + place * MAX_ENTRIES, chain.header_size + place * MAX_SIZE
 
     def add_trailers(self, map: int) -> HeaderList | None:
-        """Trailers that a filter adds in its last callback on a body; ``None`` if it may not."""
+        """Trailers to which a filter may add in its last callback on a body; ``None`` elsewhere.
+
+        Source: ``addDecodedTrailers`` and ``addEncodedTrailers`` in ``context.cc``.
+        """
         chain = self._in_body
         if chain is None or map != TRAILERS_MAP[chain.direction]:
             return None
@@ -255,11 +267,11 @@ class HttpContext(HttpContextBase, Context):
         return chain.trailers
 
     def past_headers(self, map: int) -> HeaderList | None:
-        """A header map that has gone on, for profiles in which it stays readable."""
+        """A header map that was passed on, for profiles in which it can still be read."""
         return self.stream._chain(HEADERS_MAP.index(map)).headers or None if map in HEADERS_MAP else None
 
     def writable_size(self, buffer: int) -> int:
-        """Of a body: 16 limits more than the received bytes, for this filter and for each before it."""
+        """For a body: the received bytes, and 16 limits for this filter and for each one before it."""
         if buffer > RESPONSE:
             return 0
         stream = self.stream
@@ -279,7 +291,7 @@ class HttpContext(HttpContextBase, Context):
         self.vm.defer(self.stream._local_response, status, headers, body, text, grpc_status)
 
     def _check_local_response(self) -> None:
-        """Check a local response. Raises: RestrictedCall, if it is too late for one, or if there is one already."""
+        """Raises: RestrictedCall, if the response was sent, or another local response waits (as ngx_wasm_module)."""
         stream = self.stream
         if self.read_only or stream._chain(RESPONSE).headers_sent:
             raise RestrictedCall("response already sent")
@@ -287,7 +299,7 @@ class HttpContext(HttpContextBase, Context):
             raise RestrictedCall("local response already stashed")
 
     def continue_stream(self, stream: int) -> Refusal | None:
-        """``proxy_continue_stream``."""
+        """``proxy_continue_stream``. The headers can no longer be accessed (``continueStream`` in ``context.cc``)."""
         if stream not in DIRECTIONS:
             return super().continue_stream(stream)
         vm = self.vm
@@ -301,7 +313,7 @@ class HttpContext(HttpContextBase, Context):
         self.stream._resume(self, direction)
 
     def close_stream(self, stream: int) -> Refusal | None:
-        """``proxy_close_stream``."""
+        """``proxy_close_stream`` (``closeStream`` in ``context.cc``)."""
         if stream in DIRECTIONS:
             self.vm.reserve_effect()
             self.vm.defer(self.stream._reset, "wasm_close_stream")
@@ -341,7 +353,7 @@ class HttpContext(HttpContextBase, Context):
         return None
 
     def set_property(self, name: str, value: bytes) -> Refusal | None:
-        """Store a property. Plugins of Higress make requests to the host by setting certain properties."""
+        """Store a property. Plugins of Higress control the host with certain properties."""
         stream = self.stream
         if stream._namespaces and re.split(r"[.\0]", name, maxsplit=1)[0] in stream._namespaces:
             return stream._set_own(name.strip("\0").replace("\0", "."), value)

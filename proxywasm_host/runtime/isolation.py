@@ -6,13 +6,13 @@
 ``filter`` a stream has a VM for each of its plugins
 ========== =====================================================================
 
-Rules, those of that module:
+Rules, from that module:
 
 * Such a VM is another instance of the compiled module. Its root context is made and configured, without on_vm_start.
 * It ends with its stream, without a callback in its root context.
-* Ticks and messages in queues are for the plugin's own VM: a stream's root context cannot set a tick period.
+* Only the plugin's own VM gets ticks and messages in queues: a stream's root context cannot set a tick period.
 * A VM that fails, cannot be made or refuses its configuration ends its stream and nothing else.
-* Callouts under way are counted for the plugin, in whichever of its VMs they were made.
+* Callouts under way are counted for the plugin, over all of its VMs.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class StreamRoot(RootContext):
         self._by_cluster = plugin.own._root._by_cluster
 
     def set_tick_period(self, milliseconds: int) -> None:
-        """Ticks are for the plugin's own root context."""
+        """Do nothing: only the plugin's own root context gets ticks."""
 
     def register_queue(self, name: bytes) -> int:
-        """Registers a queue for the plugin's own VM, which gets its messages."""
+        """Register a queue for the plugin's own VM, which is notified of its messages."""
         return self.plugin.own._root.register_queue(name)
 
 
@@ -52,7 +52,7 @@ class StreamPlugin(Plugin):
     """A plugin in the VM of one stream. Raises: PluginError."""
 
     def __init__(self, own: Plugin, vm: Vm) -> None:
-        """`own` is the plugin itself."""
+        """Configure the plugin `own` in another VM."""
         self.own = own
         super().__init__(own.host, own.config, own._make_vm, vm)
         own._isolated[vm] = None

@@ -1,4 +1,4 @@
-"""Listeners see every callback and hostcall as it happens. Without a listener this costs nothing."""
+"""Listeners get every callback and hostcall as it happens. Without a listener this costs nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Listener", "listeners"]
 
 
 class Listener(Protocol):
-    """Given to a `Host`; called while guests run, so it must be quick, must not raise and must not feed events."""
+    """Called by a `Host` while guests run, so it must be quick, and must neither raise nor feed events."""
 
     def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
-        """A callback begins; `args` are as the guest gets them, the context's id first."""
+        """A callback begins; `args` are the guest's arguments, the context's id first."""
         ...
 
     def returned(self, context: Context, row: Callback, result: int | None, *, failed: bool) -> None:
@@ -23,7 +23,7 @@ class Listener(Protocol):
         ...
 
     def hostcall(self, context: Context, call: Call) -> None:
-        """A hostcall was answered, for the (effective) context."""
+        """A hostcall was answered; `context` is the effective context."""
         ...
 
 
@@ -34,7 +34,7 @@ def listeners(*given: Listener | None) -> Listener | None:
 
 
 class _Several:
-    """Calls each in turn."""
+    """Calls several listeners, in order."""
 
     def __init__(self, some: list[Listener]) -> None:
         self._some = some

@@ -16,14 +16,14 @@ class Match:
     """
 
     hosts: Sequence[str] = ()
-    """Of the request's ``:authority``, without its port: ``api.example.com``, ``*.example.com``."""
+    """Names in the request's ``:authority``, without the port: ``api.example.com``, ``*.example.com``."""
     paths: Sequence[str] = ()
-    """Of the request's path, without its query: ``/login``, ``/api/*``."""
+    """Paths of the request, without the query: ``/login``, ``/api/*``."""
     routes: Sequence[str] = ()
-    """Of the property ``xds.route_name`` (or ``route_name``)."""
+    """Values of the property ``xds.route_name`` (or ``route_name``)."""
     clusters: Sequence[str] = ()
-    """Of the property ``xds.cluster_name`` (or ``cluster_name``). One of Istio's form
-    (``outbound|80||web.default.svc.cluster.local``) is meant by its host, too, with or without ``:80``.
+    """Values of the property ``xds.cluster_name`` (or ``cluster_name``). The host of a cluster of Istio's form
+    (``outbound|80||web.default.svc.cluster.local``) selects it too, with or without ``:80``.
     """
     unless: Sequence[Match] = ()
     """Excludes requests that fit one of these."""
@@ -42,7 +42,7 @@ class Match:
         object.__setattr__(self, "hosts", tuple(host.lower() for host in self.hosts))
 
     def fits(self, host: str, path: str, route: str, cluster: str) -> bool:
-        """Whether it selects a request: host in lower case and without port, path without query."""
+        """Whether it selects a request; `host` is in lower case and without port, `path` without query."""
         return (
             _fits(self.hosts, host)
             and _fits(self.paths, path)

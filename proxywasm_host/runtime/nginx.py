@@ -1,16 +1,16 @@
 """An HTTP stream with the phases of ngx_wasm_module: the profile's flag ``nginx_phases``.
 
-Rules, those of that module (its documentation and its tests), where they differ from Envoy's:
+Rules, from that module's documentation and tests, where they differ from Envoy's:
 
 * The response passes the filters in the order of the request.
 * ``end_of_stream`` is always false in callbacks on headers.
-* The whole body of the request comes at once, after all filters have seen the headers and before the request goes
-  upstream; until then its headers can be changed. An empty body has no callback.
-* PAUSE from any callback holds the request: the next filter's step begins when it is resumed.
-* The headers of a response cannot be held. PAUSE on a part of its body makes the filter see all of it at once, if it
-  fits into the stream's buffer, once in each response.
-* All filters see a local response, even those that the request has not reached.
-* A guest that fails on a request is answered 500; a response goes on without a guest that fails on it.
+* Filters get the whole body of the request at once, after all of them have got the headers and before the request is
+  sent upstream; until then its headers can be changed. An empty body has no callback.
+* PAUSE from any callback holds the request: the next filter is called after it is resumed.
+* The headers of a response cannot be held. After PAUSE on a part of its body, the filter gets the whole body at once,
+  if that fits into the stream's buffer. This works once in each response.
+* All filters get a local response, even those that the request has not reached.
+* If a guest fails on a request, the client gets 500; if it fails on a response, the response continues without it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TAKEN_FOR_CONTINUE = "{} returned PAUSE, which counts as CONTINUE: {}"
 
 
 def warn(context: HttpContext, callback: str, why: str) -> None:
-    """Log for the filter that its PAUSE held nothing."""
+    """Log a warning for a filter whose PAUSE held nothing."""
     line = GuestLog(context.name, LogLevel.WARN, TAKEN_FOR_CONTINUE.format(callback, why), context.id)
     context.vm.services.log.log(line)
 
@@ -55,10 +55,10 @@ class RequestChain(FilterChain):
 
     _out_headers = PythonFilterChainBase._out_headers
     _steps = 0
-    """Callbacks that have begun: those on headers, then those on the body."""
+    """Number of callbacks that have begun: those on headers, then those on the body."""
 
     def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
-        """Headers have come in."""
+        """Handle the received headers."""
         self.headers, self.started, self.ended = headers, True, end_stream
         if self.stream._refused is not None:
             self.stream._failed_by(self.stream._refused)
@@ -66,7 +66,7 @@ class RequestChain(FilterChain):
             self._go_on()
 
     def on_data(self, data: bytes, end_stream: bool) -> None:
-        """A part of the body has come in."""
+        """Handle a received part of the body."""
         self.received += len(data)
         self.ended = end_stream
         if self.headers_sent:
@@ -81,7 +81,7 @@ class RequestChain(FilterChain):
             self._go_on()
 
     def on_trailers(self, trailers: HeaderList) -> None:
-        """Trailers have come in; filters do not see them."""
+        """Handle the received trailers, which filters do not get."""
         self.trailers, self.ended = trailers, True
         if self.headers_sent:
             self._out_trailers()
@@ -128,7 +128,7 @@ class RequestChain(FilterChain):
             action, left = context.on_whole_body(REQUEST, body, True)
             self.buffer = HeldBody(left)
         self.calling = -1
-        context.maps[HEADERS_MAP[REQUEST]] = self.headers  # until the request goes upstream
+        context.maps[HEADERS_MAP[REQUEST]] = self.headers  # until the request is sent upstream
         if self.aborted:
             self.stream._send_prepared()
         elif action and not self.resume_asked >> index & 1:
@@ -140,7 +140,7 @@ class RequestChain(FilterChain):
             context.maps[HEADERS_MAP[REQUEST]] = None
         body = bytes(self.take_buffer())
         end = self.ended and self.trailers is None
-        self.headers = list(self.headers)  # changes that filters make from now on have no effect
+        self.headers = list(self.headers)  # later changes by filters have no effect
         self._out_headers(end and not body)
         if self.headers_sent and not self.aborted:
             if body:
@@ -156,11 +156,11 @@ class ResponseChain(FilterChain):
 
     _out_headers = PythonFilterChainBase._out_headers
     _whole = -1
-    """The filter that gets the whole body at once."""
+    """The place of the filter that gets the whole body at once; -1 for none."""
     _has_paused = False
 
     def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
-        """Headers have come in."""
+        """Handle the received headers."""
         self.headers, self.started, self.ended = headers, True, end_stream
         for index, context in enumerate(self.filters):
             if context.vm.failure is None:
@@ -183,7 +183,7 @@ class ResponseChain(FilterChain):
             self.out_data(data, True)
 
     def on_data(self, data: bytes, end_stream: bool) -> None:
-        """A part of the body has come in."""
+        """Handle a received part of the body."""
         self.received += len(data)
         self.ended = end_stream
         left = self._filtered(data, end_stream)
@@ -191,7 +191,7 @@ class ResponseChain(FilterChain):
             self.out_data(left, end_stream)
 
     def on_trailers(self, trailers: HeaderList) -> None:
-        """Trailers have come in; filters do not see them."""
+        """Handle the received trailers, which filters do not get."""
         self.trailers, self.ended = trailers, True
         left = self._filtered(b"", True)
         if not self.aborted:
@@ -199,10 +199,10 @@ class ResponseChain(FilterChain):
             self._out_trailers()
 
     def resume(self, context: HttpContext) -> None:
-        """Nothing is held."""
+        """Do nothing: a response is never held until it is resumed."""
 
     def _filtered(self, data: bytes, end_stream: bool) -> bytes | None:
-        """A part of the body as the filters leave it; ``None`` if one waits for the whole body."""
+        """A part of the body after the filters' changes; ``None`` if one waits for the whole body."""
         for index, context in enumerate(self.filters):
             if index == self._whole:
                 held = self.take_growing()
@@ -234,7 +234,7 @@ class NginxStream(HttpStream):
     _vms: StreamVms | None = None
     """The VMs of this stream, if filters are isolated."""
     _refused: Failure | None = None
-    """Why they could not be made."""
+    """The failure because of which they could not be made."""
 
     def __init__(
         self,
@@ -260,7 +260,7 @@ class NginxStream(HttpStream):
         self._request = RequestChain(self, REQUEST, self._contexts)
         self._response = ResponseChain(self, RESPONSE, self._contexts)
 
-    # A stream in C makes its own chains.
+    # The C forms of these methods use the chains that a stream in C makes, not those of `_use`.
     request_headers = PythonHttpStreamBase.request_headers
     response_headers = PythonHttpStreamBase.response_headers
     request_body = PythonHttpStreamBase.request_body
@@ -268,7 +268,7 @@ class NginxStream(HttpStream):
     _feed_headers = PythonHttpStreamBase._feed_headers
 
     def close(self, details: str = "") -> list[effects.Effect]:
-        """As `HttpStream.close`; callouts of its filters under way are cancelled."""
+        """As `HttpStream.close`; cancels callouts of its filters that are under way."""
         if not self.closed:
             self._cancel_callouts()
         done = super().close(details)
@@ -291,7 +291,7 @@ class NginxStream(HttpStream):
         return self._contexts.index(context) + 1
 
     def _fail(self, context: HttpContext) -> None:
-        """Answer 500 for a guest that fails on a request; let a response go on without it."""
+        """Answer 500 if a guest fails on a request; continue a response without it."""
         self._failed_by(context.vm.failure)
 
     def _failed_by(self, failure: Failure | None) -> None:

@@ -21,22 +21,22 @@ class Outbox:
 
     def __init__(self) -> None:
         self.drained = 0
-        """How often it was drained."""
+        """Number of calls of `drain`."""
         self._effects: list[Effect] = []
         self._notices: deque[Effect] = deque()
 
     def put(self, effect: Effect, /) -> None:
-        """Note an effect."""
+        """Add an effect."""
         self._effects.append(effect)
 
     def notify(self, effect: Effect, /) -> None:
-        """Add an effect, in any thread."""
+        """Add an effect from any thread."""
         self._notices.append(effect)
 
     def drain(self) -> list[Effect]:
-        """Take all effects."""
+        """Remove and return all effects."""
         self.drained += 1
-        empty: list[Effect] = []  # first, because it may run the garbage collector, and with it code that drains too
+        empty: list[Effect] = []  # made first: it may run the garbage collector, and so code that drains too
         effects, self._effects = self._effects, empty
         while self._notices:
             effects.append(self._notices.popleft())

@@ -1,4 +1,4 @@
-"""A plugin: one configuration of a filter, its root context, and what happens when its guest fails.
+"""A plugin: one configuration of a filter, its root context, and the handling of its guest's failures.
 
 States of a plugin, by the state of its VM:
 
@@ -6,10 +6,10 @@ States of a plugin, by the state of its VM:
     state     new streams                                         ended by
     ========  ==================================================  ==============================
     running   pass through the filter                             a trap; `Plugin.close`
-    failed    FAIL_CLOSED: are answered 503                       never
+    failed    FAIL_CLOSED: get 503                                never
               FAIL_OPEN: pass without the filter                  never
               FAIL_RELOAD: get a new VM if the back-off is over,  a new VM that starts
-              else are answered 503
+              else 503
     closed    are refused                                         never
     ========  ==================================================  ==============================
 
@@ -52,13 +52,13 @@ class VmUsage:
 
     Args:
         memory: bytes of the guest's memory; 0 after it has failed.
-        peak_memory: the most bytes that any VM of this plugin has had, with those that have failed. (WebAssembly memory
-            only grows, so a VM has its peak at its end.)
+        peak_memory: the most bytes that any VM of this plugin has had, including failed ones. (WebAssembly memory only
+            grows, so a VM has its peak at its end.)
         generation: 1 for the first VM of the plugin, and one more for each that replaced a failed one.
-        streams: streams of the plugin that are open, in it or in VMs of their own (`FilterConfig.isolation`).
-        contexts: how many contexts it has made: one for each plugin, and one for each stream in each plugin.
+        streams: open streams of the plugin, in this VM or in separate ones (`FilterConfig.isolation`).
+        contexts: number of contexts made in it: one for each plugin, and one for each stream in each plugin.
         age: seconds since it started.
-        isolated_memory: bytes of the memory of VMs that streams have of their own.
+        isolated_memory: bytes of the memory of the separate VMs of streams.
     """
 
     memory: int
@@ -76,26 +76,26 @@ class Plugin(PluginBase):
     _root: RootContext
 
     def __init__(self, host: Host, config: FilterConfig, make_vm: Callable[[], Vm], vm: Vm) -> None:
-        """Start and configure in `vm`. Raises: PluginError."""
+        """Start and configure the plugin in `vm`. Raises: PluginError."""
         self.host = host
         self.config = config
         self.name = config.plugin_name
         text = config.configuration
         self._configuration = text.encode() if isinstance(text, str) else text
         self.reloads = 0
-        """How often a new VM replaced a failed one."""
+        """Number of new VMs that replaced failed ones."""
         self.on_failure: list[Callable[[Failure], None]] = []
         """Functions that are called with the `Failure` when the guest fails (in a stream of this plugin or of another
         in the same VM), and when the replacement of a failed VM does not start."""
         self._make_vm = make_vm
         self._peak_memory = 0
         self._isolated: dict[Vm, None] = {}
-        """VMs that open streams have of their own."""
+        """The separate VMs of open streams."""
         self._attempts = 0
         self._retry_at = 0.0
         self._started_at = 0.0
         self._start_took = 0.0
-        """Seconds that it took to make the current VM; 0 for the first."""
+        """Seconds that the start of the current VM took; 0 for the first."""
         self._begin(vm)
 
     def _begin(self, vm: Vm) -> None:
@@ -129,12 +129,12 @@ class Plugin(PluginBase):
 
     @property
     def failure(self) -> Failure | None:
-        """Why the guest failed, or ``None`` while it runs."""
+        """The guest's failure, or ``None`` while it runs."""
         return self._vm.failure
 
     @property
     def _bypassed(self) -> bool:
-        """Whether new streams pass without this filter."""
+        """Whether new streams skip this filter."""
         return self.failure is not None and self.config.failure_policy is FailurePolicy.FAIL_OPEN
 
     def usage(self) -> VmUsage:
@@ -149,7 +149,7 @@ class Plugin(PluginBase):
         return VmUsage(memory, self._peak_memory, generation, streams, contexts, age, sum(isolated))
 
     def _isolated_over(self, vm: Vm) -> None:
-        """A stream that had this VM has ended."""
+        """Note the end of a stream with a separate VM."""
         if not vm.failure:
             self._peak_memory = max(self._peak_memory, vm.memory_bytes)
         self._isolated.pop(vm, None)
@@ -188,7 +188,7 @@ class Plugin(PluginBase):
         return not self._bypassed
 
     def heal(self) -> None:
-        """Replace a failed VM if the policy says so and the back-off is over."""
+        """Replace a failed VM, if the policy is FAIL_RELOAD and the back-off is over."""
         if self.failure is None or self.config.failure_policy is not FailurePolicy.FAIL_RELOAD or self.closed:
             return
         began = self._now()
@@ -212,13 +212,13 @@ class Plugin(PluginBase):
     # -- Events --------------------------------------------------------------------------------------------------
 
     def tick(self) -> list[Effect]:
-        """Call on_tick: the tick period has passed."""
+        """Call on_tick, because the tick period has passed."""
         if self._root.tick_period:
             self._vm.call(self._root, "on_tick", self._root.id)
         return self.host.drain()
 
     def queue_ready(self, token: int) -> list[Effect]:
-        """Call on_queue_ready: a message came into a queue that this plugin registered."""
+        """Call on_queue_ready for a message in a queue that this plugin registered."""
         root = self._root
         root.queue_notifications.acknowledge()
         self._vm.defer(self._call, root, "on_queue_ready", token)
@@ -237,9 +237,9 @@ class Plugin(PluginBase):
             self._vm.call(root, name, root.id, *args)
 
     def close(self) -> list[Effect]:
-        """End the plugin, once its last stream is closed: on_done, then on_delete (at once, or at ``proxy_done``).
+        """End the plugin after its last stream is closed: on_done, then on_delete (at once, or at ``proxy_done``).
 
-        New streams do not pass it any more. Closing again does nothing.
+        New streams through it are refused. Closing again does nothing.
         """
         if not self.closed:
             self.closed = True
@@ -250,13 +250,13 @@ class Plugin(PluginBase):
         return self.host.drain()
 
     def _stream_gone(self) -> None:
-        """A stream context was deleted; a closed plugin ends with the last."""
+        """Note that a stream context was deleted; a closed plugin ends with its last one."""
         root = self._root
         if self.closed and not any(c.root is root and c is not root for c in self._vm.contexts.values()):
             root.close()
 
     def _context_gone(self, root: RootContext) -> None:
-        """The root context was deleted."""
+        """Note that the root context was deleted."""
         if self.closed:
             self.host._plugin_gone(self)
 

@@ -1,7 +1,7 @@
 """Properties (attributes) of a stream, as ``proxy_get_property`` finds them.
 
-The order of the lookup: properties that the embedder gave for the stream, those of the stream itself (the table below),
-those that filters stored, the plugin's, and those that the embedder gave for the whole host.
+The order of the lookup: the embedder's properties for the stream, those of the stream itself (the table below), entries
+of ``filter_state``, the plugin's, the embedder's for the whole host, and those that filters stored.
 
 Source: ``attributes.rst`` and ``findValue`` in ``context.cc`` of Envoy.
 """
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["ALIASES", "STREAM_PROPERTIES", "Stored", "grpc_status_of", "lookup", "stream_property"]
 
 MAX_STORED = MIB
-"""Bytes of the properties that filters may store in a stream: as many as they may hold of its body."""
+"""Most bytes of the properties that each filter may store in a stream."""
 PROPERTY = 256
-"""Bytes that a stored property costs beside its name and its value."""
+"""Bytes that a stored property costs in addition to its name and its value."""
 MAX_DIGITS = 18
 """Most digits of a number in a header: those of 64 bits."""
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -49,7 +49,7 @@ GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 50
 
 
 def grpc_status_of(code: int) -> int:
-    """gRPC status that stands for an HTTP status; 2 (unknown) for most."""
+    """The gRPC status for an HTTP status; 2 (unknown) for most (Envoy's ``httpToGrpcStatus``)."""
     return GRPC_OF_HTTP.get(code, 2)
 
 
@@ -67,7 +67,7 @@ class Stored:
         return sum(quota.used for quota in self._quotas.values())
 
     def put(self, into: dict[str, bytes], name: str, value: bytes, filter: object) -> None:
-        """Store a property of this filter; it replaces one of that name. Raises: QuotaExceeded."""
+        """Store a property of this filter, instead of one with the same name. Raises: QuotaExceeded."""
         cost = self._costs.get((id(into), name))
         if cost is not None and cost.filter is filter:
             size = cost.of_name + len(value)
@@ -87,7 +87,7 @@ class Stored:
 
 
 class _Cost:
-    """Owner of a stored property, and its cost in bytes: of its name, and in all."""
+    """Owner of a stored property, and its cost in bytes: that of its name, and the total."""
 
     __slots__ = ("filter", "of_name", "quota", "size")
 
@@ -99,7 +99,7 @@ Find = Callable[["HttpContext"], PropertyValue]
 
 
 def _request(context: HttpContext) -> HeaderList:
-    """The request's headers, as long as the filter may see them (Envoy: ``request_headers_``)."""
+    """The request's headers, while the filter can read them (Envoy: ``request_headers_``)."""
     return _headers(context, MapType.REQUEST_HEADERS)
 
 
@@ -150,7 +150,7 @@ def _joined(headers: HeaderList | None) -> dict[str, PropertyValue]:
 
 
 def _request_headers(context: HttpContext) -> PropertyValue:
-    """Headers with ``host``, another name of ``:authority``."""
+    """The request's headers, with ``host`` as another name of ``:authority``."""
     joined = _joined(_request(context))
     return _WithHost(joined) if joined else joined
 
@@ -191,7 +191,7 @@ def _code_details(context: HttpContext) -> PropertyValue:
 
 
 def _grpc_status(context: HttpContext) -> PropertyValue:
-    """From the trailers, the headers, or the HTTP status."""
+    """The gRPC status in the trailers or the headers, else that for the HTTP status."""
     chain = context.stream._chain(RESPONSE)
     for headers in (chain.trailers or [], chain.headers):
         for name, value in headers:
@@ -235,11 +235,11 @@ STREAM_PROPERTIES: dict[str, Find] = {
 }
 BY_PATH = {tuple(name.split(".")): find for name, find in STREAM_PROPERTIES.items()}
 KNOWN = 2
-"""Segments of each of these."""
+"""Segments of each path in `BY_PATH`."""
 GROUPS = frozenset(
     ["request", "response", "source", "destination", "connection", "upstream", "xds", "filter_state"]
 ) | {""}
-"""Names that can only begin a path: alone they have no form in the ABI."""
+"""Names that can only begin a path: alone, they have no form in the ABI."""
 
 
 class _Absent(Enum):
@@ -252,7 +252,7 @@ ABSENT: Final = _Absent.ABSENT
 def lookup(properties: Mapping[str, PropertyValue], path: Sequence[str]) -> PropertyValue:
     """Find a path in properties with dotted names, and inside of mappings and sequences.
 
-    The dots of a property's name may stand in the path's segments or between them: filters do either.
+    The dots of a property's name may be in the path's segments or between them, because filters use both.
 
     Raises: LookupError.
     """
@@ -283,7 +283,7 @@ def _descend(value: PropertyValue, path: Sequence[str]) -> PropertyValue:
         elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
             value = value[number(part.encode("utf-8", "replace"))]
         else:
-            raise LookupError(part)  # noqa: TRY004 - to the guest it is not there
+            raise LookupError(part)  # noqa: TRY004 - the guest gets NOT_FOUND
     return value
 
 
@@ -292,12 +292,12 @@ def stream_property(context: HttpContext, path: Sequence[str]) -> PropertyValue:
     stream = context.stream
     if context.vm.version >= AbiVersion.V0_2_100 and path[0] in ALIASES and path[0] not in stream.properties:
         path = (*ALIASES[path[0]].split("."), *path[1:])
-    if path[0] not in STREAM_PROPERTIES:  # whose dots separate segments, as in Envoy
+    if path[0] not in STREAM_PROPERTIES:  # those are found only by separate segments, as in Envoy
         try:
             given = _find(stream.properties, path)
             if given is not ABSENT:
                 return given
-        except LookupError:  # inside of a property that the embedder gave
+        except LookupError:  # not inside of the embedder's property
             pass
         find = BY_PATH.get(tuple(path[:KNOWN]))
         if find is not None:

@@ -1,6 +1,6 @@
 """Notifications of messages in shared queues, for the plugins that registered them.
 
-They come from any thread, also while the embedder takes no effects.
+They may come from any thread, even while the embedder takes no effects.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from threading import Lock
 __all__ = ["QueueNotifications"]
 
 AT_ONCE = 1024
-"""Most effects under way at a time; of further messages only the number is kept."""
+"""Most effects under way at a time; further messages are only counted."""
 
 
 class QueueNotifications:
-    """One notification for each message; in the order of the messages while there are few. No notification is lost."""
+    """One notification for each message, in the order of the messages up to `AT_ONCE`. No notification is lost."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
-        """`tell` makes the effect for a queue's token."""
+        """`tell` emits the effect for a queue's token."""
         self._tell = tell
         self._under_way = 0
         self._more: dict[int, int] = {}
@@ -26,7 +26,7 @@ class QueueNotifications:
         self._lock = Lock()
 
     def add(self, token: int) -> None:
-        """A message came into a queue."""
+        """Notify the plugin of a message in a queue."""
         with self._lock:
             if self._under_way == AT_ONCE:
                 self._more[token] = self._more.get(token, 0) + 1
@@ -35,7 +35,7 @@ class QueueNotifications:
         self._tell(token)
 
     def acknowledge(self) -> None:
-        """The plugin has handled one: emit the next."""
+        """Note that the plugin has handled a notification, and emit the next one."""
         with self._lock:
             if not self._more:
                 self._under_way = max(self._under_way - 1, 0)

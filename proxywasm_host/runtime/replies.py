@@ -1,4 +1,4 @@
-"""Checks replies to callouts when an embedder gives them: later, a wrong one could only make the guest fail."""
+"""Checks replies to callouts when an embedder delivers them: later, a wrong one could only make the guest fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxywasm_host.runtime import effects
 __all__ = ["check_reply"]
 
 Check = Callable[[Any], str]
-"""The fault of a field's value, as text; empty if there is none."""
+"""Returns the fault of a field's value, as text; empty for a valid value."""
 U32 = 1 << 32
 
 
@@ -55,7 +55,7 @@ FIELDS: dict[type, tuple[tuple[str, Check], ...]] = {
 
 
 def check_reply(callout: effects.Callout, reply: Any) -> None:
-    """Check a reply. Raises: TypeError, for one that this callout cannot have, or with a wrong field."""
+    """Check a reply. Raises: TypeError, if this callout cannot have it, or if it has a wrong field."""
     if reply.__class__ is effects.HttpCallReply and callout.__class__ is effects.HttpCall and _is_usual(reply):
         return
     if not isinstance(reply, callout.Reply):
@@ -68,7 +68,7 @@ def check_reply(callout: effects.Callout, reply: Any) -> None:
 
 
 def _is_usual(reply: effects.HttpCallReply) -> bool:
-    """A fast check: true if a reply is right. It may be false for a right reply with subclasses of list and tuple."""
+    """A fast check, true only for a valid reply. It may be false for a valid one with subclasses of list and tuple."""
     headers, trailers = reply.headers, reply.trailers
     if reply.body.__class__ is not bytes or headers.__class__ is not list or trailers.__class__ is not list:
         return False

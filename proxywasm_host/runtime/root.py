@@ -1,9 +1,9 @@
-"""The root context: a plugin as its guest sees it. It owns ticks, queues and callouts.
+"""The root context, which stands for the plugin in its guest. It has ticks, queues and callouts.
 
-How callouts end, and the callbacks before that:
+How callouts end, and their callbacks:
 
     =============  ==========================  =======================================================
-    kind           ends with                   callbacks on the way
+    kind           ends with                   callbacks
     =============  ==========================  =======================================================
     HTTP           reply or failure            on_http_call_response
     gRPC unary     message, or status not 0    on_grpc_receive, or on_grpc_close
@@ -14,8 +14,10 @@ How callouts end, and the callbacks before that:
     =============  ==========================  =======================================================
 
 A reply to a callout that has ended, or whose plugin has ended, is dropped. Maps and buffers of a reply can be read only
-in its callback. Source: ``context.cc`` of Envoy; for Redis, that of Higress's Envoy; for names,
-``ngx_proxy_wasm_foreign_call.c`` of ngx_wasm_module.
+in its callback.
+
+Source: ``context.cc`` of Envoy; for Redis, that of Higress's Envoy; for names, ``ngx_proxy_wasm_foreign_call.c`` of
+ngx_wasm_module.
 """
 
 from __future__ import annotations
@@ -58,14 +60,14 @@ __all__ = ["RootContext"]
 HTTP, GRPC_CALL, GRPC_STREAM, REDIS = range(4)
 """Kinds of callouts, the two lowest bits of their tokens."""
 
-# Plain numbers, for members of an enumeration are slow to come by.
+# Plain numbers, because members of an enumeration are slow to look up.
 REPLY_HEADERS, REPLY_TRAILERS = int(MapType.HTTP_CALL_RESPONSE_HEADERS), int(MapType.HTTP_CALL_RESPONSE_TRAILERS)
 REPLY_BODY = int(BufferType.HTTP_CALL_RESPONSE_BODY)
 GRPC_UNAVAILABLE = 14
 RESOLVE_LUA = 0
 """The number of this foreign function in its callback."""
 CALLOUT = 16 * 1024
-"""Bytes of a callout under way beside its content: a client has a connection and a task for it."""
+"""Bytes of a callout under way in addition to its content, for the connection and the task of a client."""
 RedisClient = tuple[bytes, bytes, int, dict[str, str]]
 """User, password, timeout, options."""
 
@@ -80,7 +82,7 @@ def lower(pairs: HeaderList) -> HeaderList:
 
 
 def with_dispatch_status(reply: effects.Reply) -> HttpCallReply:
-    """A reply as in ngx_wasm_module: the first header is the result of the callout, in that module's words."""
+    """A reply as in ngx_wasm_module: ``:dispatch_status`` is the result of the callout, in that module's words."""
     if isinstance(reply, HttpCallReply) and not reply.failure:
         return replace(reply, headers=[*reply.headers[:1], (b":dispatch_status", b"ok"), *reply.headers[1:]])
     failure = reply.failure if isinstance(reply, HttpCallReply) else "broken connection"
@@ -99,7 +101,7 @@ class RootContext(Context):
         self._callouts: dict[int, tuple[effects.Callout, int]] = {}
         """Callouts under way, with their cost in bytes."""
         self._by_cluster: dict[str, int] = {}
-        """Number of callouts under way."""
+        """Number of callouts under way to each cluster."""
         self._half_closed: dict[int, str] = {}
         """gRPC streams that one side has closed: token → ``local`` or ``remote``."""
         self._redis: dict[str, RedisClient] = {}
@@ -118,13 +120,16 @@ class RootContext(Context):
     # -- Life ----------------------------------------------------------------------------------------------------
 
     def create(self) -> None:
-        """on_context_create."""
+        """Call on_context_create.
+
+        The plugin's configuration can be read only here and in on_configure (``temp_plugin_`` in ``context.cc``).
+        """
         self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin._configuration
         self.vm.call(self, "on_context_create", self.id, 0)
         self.buffers[BufferType.PLUGIN_CONFIGURATION] = None
 
     def start(self) -> bool:
-        """on_context_create and on_vm_start; false if the guest refuses.
+        """Call on_context_create and on_vm_start. Returns false if the guest refuses.
 
         on_vm_start is called once for each root context, not once for each VM (``WasmBase::start`` in ``wasm.cc``).
         """
@@ -132,7 +137,7 @@ class RootContext(Context):
         return self.vm.call(self, "on_vm_start", self.id, len(self.vm.vm_configuration)) != 0
 
     def configure(self) -> bool:
-        """on_configure; false if the guest refuses its configuration."""
+        """Call on_configure. Returns false if the guest refuses its configuration."""
         self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin._configuration
         try:
             return self.vm.call(self, "on_configure", self.id, len(self.plugin._configuration)) != 0
@@ -140,7 +145,7 @@ class RootContext(Context):
             self.buffers[BufferType.PLUGIN_CONFIGURATION] = None
 
     def close(self) -> None:
-        """on_done, and on_delete at once or when the guest calls ``proxy_done``."""
+        """Call on_done, and on_delete at once or when the guest calls ``proxy_done`` (``startShutdown``)."""
         if self.deleted or self._pending_done:
             return
         if self.vm.call(self, "on_done", self.id) == 0:
@@ -161,7 +166,7 @@ class RootContext(Context):
         self.drop()
 
     def drop(self) -> None:
-        """Drop the context: stop timers, cancel callouts."""
+        """Remove the context: stop ticks, cancel callouts."""
         if self.deleted:
             return
         self.deleted = True
@@ -223,7 +228,7 @@ class RootContext(Context):
     def http_call(
         self, cluster: str, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
     ) -> int | Refusal:
-        """``proxy_http_call``."""
+        """``proxy_http_call``. A body gets its ``content-length`` (``httpCall`` in ``context.cc``)."""
         if body:
             length = (b"content-length", b"%d" % len(body))
             headers = [pair for pair in headers if pair[0] != b"content-length"] + [length]
@@ -236,7 +241,7 @@ class RootContext(Context):
         return started
 
     def _note_caller(self, token: int) -> None:
-        """The stream that makes a callout gets its reply, if the profile says so."""
+        """Record the stream that makes a callout, if the profile has `last_callout_resumes`: it gets the reply."""
         caller = self.vm.context
         if self.vm.profile.last_callout_resumes and hasattr(caller, "callouts"):
             self._callers[token] = cast("HttpContext", caller)
@@ -277,7 +282,7 @@ class RootContext(Context):
         return self._start(callout, cluster, service, method, metadata)
 
     def _grpc(self, token: int, kinds: tuple[int, ...]) -> Refusal | None:
-        """Why a gRPC hostcall on this token is refused, or ``None``."""
+        """The refusal of a gRPC hostcall on this token, or ``None`` (``grpcSend`` in ``context.cc``)."""
         if token & 3 not in kinds:
             return Refusal(Status.BAD_ARGUMENT, "token {0} is of another kind of callout", token)
         if token not in self._callouts:
@@ -339,7 +344,7 @@ class RootContext(Context):
 
     def look_up(self, name: str) -> Refusal | None:
         """The foreign function ``resolve_lua``, of ngx_wasm_module."""
-        token = self.vm.new_token(HTTP)  # the guest does not see it
+        token = self.vm.new_token(HTTP)  # the guest does not get it
         started = self._start(effects.NameLookup(self.plugin, token, name), name.encode())
         if isinstance(started, Refusal):
             return started
@@ -353,7 +358,7 @@ class RootContext(Context):
             left = self._by_cluster[callout.cluster] - 1
             if left:
                 self._by_cluster[callout.cluster] = left
-            else:  # guests may make up names without end
+            else:  # guests choose the names, so their number has no limit
                 del self._by_cluster[callout.cluster]
             self.vm.unfinished_quota.release(size)
 
@@ -365,15 +370,15 @@ class RootContext(Context):
         return f" and has callouts under way: {', '.join(names[:3])}{more}" if names else ""
 
     def callout(self, token: int) -> effects.Callout | None:
-        """The callout under way that has this token."""
+        """The callout under way with this token, or ``None``."""
         return self._callouts.get(token, (None, 0))[0]
 
     # -- Callouts: in --------------------------------------------------------------------------------------------
 
     def deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:
-        """Give the guest a reply, at once or when it has returned.
+        """Pass the guest a reply, at once or after it returns.
 
-        Raises: as `check_reply`; RuntimeError, if the callout has got its reply before.
+        Raises: as `check_reply`; RuntimeError, if the callout has its reply already.
         """
         check_reply(callout, reply)
         if isinstance(callout, (effects.HttpCall, effects.GrpcCall, effects.RedisCall, effects.NameLookup)):
@@ -387,7 +392,7 @@ class RootContext(Context):
 
     def _deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:
         token = callout.token
-        # The callout itself is compared: another VM of this plugin may have given the same token to another.
+        # The callout itself is compared, because another VM of this plugin may have a callout with the same token.
         under_way, _ = self._callouts.get(token, (None, 0))
         if under_way is not callout or self._half_closed.get(token) == "remote":
             return
@@ -416,7 +421,7 @@ class RootContext(Context):
             self.vm.call(caller or self, "on_http_call_response", self.id, token, count, len(body), len(trailers))
             maps[REPLY_HEADERS] = maps[REPLY_TRAILERS] = buffers[REPLY_BODY] = None
         else:
-            self.status = Status.BROKEN_CONNECTION, b"reset"
+            self.status = Status.BROKEN_CONNECTION, b"reset"  # onHttpCallFailure in context.cc
             self.vm.call(caller or self, "on_http_call_response", self.id, token, 0, 0, 0)
             self.status = Status.BROKEN_CONNECTION, b""
         if caller is not None:
@@ -430,7 +435,7 @@ class RootContext(Context):
         self.buffers[BufferType.REDIS_CALL_RESPONSE] = None
 
     def _found(self, lookup: effects.NameLookup, reply: effects.Reply) -> None:
-        """Give the guest the length of the address (0 if there is none), the address and the name."""
+        """Pass the guest the length of the address (0 after a failure), the address and the name."""
         caller = self._callers.pop(lookup.token, None)
         context = caller or self
         address = reply.address if isinstance(reply, NameLookupReply) else b""

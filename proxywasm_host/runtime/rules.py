@@ -1,8 +1,8 @@
-"""The requests that a filter is for, and other configurations of the filter for some of them.
+"""The requests that pass a filter, and other configurations of the filter for some of them.
 
 A plugin has one configuration. So a filter with rules is several plugins, which share a VM, and a request passes one of
-them: the plugin of the first rule that fits, else that of the filter's own configuration. It is chosen when the request
-comes in, and stays, even if a filter changes ``:authority`` or has the route chosen again.
+them: the plugin of the first rule that fits, else that with the filter's own configuration. It is chosen when the
+request arrives, and does not change, even if a filter changes ``:authority`` or clears the route cache.
 
 Source: ``matchRules`` of Higress's WasmPlugin, ``rule_matcher.go`` of its SDK; ``typed_per_filter_config`` of Envoy.
 """
@@ -35,10 +35,11 @@ class Rule:
 
 
 def by_rule(filter: AnyFilter, rules: Sequence[Rule]) -> list[AnyFilter]:
-    """A filter with these rules, as the filters that replace it in a chain. The first rule that fits counts.
+    """The filters that replace a filter with these rules in a chain. The first rule that fits counts.
 
-    Requests that fit no rule get the filter's own configuration; a rule with ``Match()`` fits all. Raises: ValueError,
-    if the filter has a `match` already.
+    Requests that fit no rule get the filter's own configuration; a rule with ``Match()`` fits all.
+
+    Raises: ValueError, if the filter has a `match` already.
     """
     if filter.match is not None:
         raise ValueError("a filter has a match or rules, not both: write the match into the rules")

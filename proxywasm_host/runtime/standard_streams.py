@@ -1,7 +1,7 @@
 """Joins the pieces that a guest writes to standard output and standard error into whole lines, for the log.
 
-A language's runtime writes a line in many pieces (a Go panic has about twenty). Lines that come in one write are logged
-together; a piece without a line break waits for the rest, until the callback ends.
+A language's runtime writes a line in many pieces (a Go panic has about twenty). Lines of one write are logged together;
+a piece without a line break waits for the rest, at most until the callback ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_LINE = 16 * 1024
 class StandardStreams:
     """The standard streams of one VM, by the level at which each is logged.
 
-    `tell` takes the level, the text without its last line break, and the context that wrote.
+    `tell` gets the level, the text without its last line break, and the context that wrote it.
     """
 
     def __init__(self, tell: Callable[[int, bytes, Context], None]) -> None:
@@ -27,7 +27,7 @@ class StandardStreams:
         self._begun: dict[int, tuple[Context, bytearray]] = {}
 
     def write(self, context: Context, level: int, data: bytes) -> bool:
-        """Take a piece. Returns whether a line waits for its end now, and none did before."""
+        """Add a piece. Returns whether a line waits for its end now, and none did before."""
         if not self._begun and data.endswith(b"\n"):  # the usual case
             self._tell(level, data[:-1], context)
             return False

@@ -29,7 +29,7 @@ class FilterSide:
     """The result of its last callback; an ``int`` if it is not a known action. ``None`` if there was no callback, or
     the callback sent a local response or failed."""
     holds: bool
-    """Whether it holds the message: the next part waits for it, or is given to it alone."""
+    """Whether it holds the message: the next part waits for it, or goes only to it."""
     headers: HeaderList | None = None
     """The headers that it holds now."""
     body: bytes = b""
@@ -40,11 +40,11 @@ class FilterSide:
 
 @dataclass(frozen=True, slots=True)
 class StreamFilter:
-    """One filter of a stream, as it was when `HttpStream.filters` was asked for."""
+    """One filter of a stream, in its state when `HttpStream.filters` was read."""
 
     plugin: Plugin
     context_id: int
-    """The number by which its guest knows the stream."""
+    """The id of the stream in its guest."""
     request: FilterSide = field(compare=False)
     response: FilterSide = field(compare=False)
 

@@ -3,9 +3,10 @@
     downstream → downstream_data   → DownstreamData → upstream
     upstream   → upstream_data     → UpstreamData   → downstream
 
-Data of the upstream passes the plugins in reverse order. A filter that returns PAUSE holds its data: its next callback
-gets the held and the new data together, until it lets them pass. The carrier should not read while more than the limit
-is held (`downstream_full`, `upstream_full`); at 16 times the limit the connection is closed.
+Upstream's data passes the plugins in reverse order. A filter that returns PAUSE holds its data: its next callback gets
+the held and the new data together, until the filter lets them pass. The carrier should not read while more than the
+limit is held (`downstream_full`, `upstream_full`); at 16 times the limit the connection is closed.
+
 Source: Envoy's network filter manager and ``context.cc``.
 """
 
@@ -42,11 +43,11 @@ DIRECTIONS = tuple(ON_DATA)
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFilter:
-    """One filter of a connection, as it was when `TcpStream.filters` was asked for."""
+    """One filter of a connection, in its state when `TcpStream.filters` was read."""
 
     plugin: Plugin
     context_id: int
-    """The number by which its guest knows the connection."""
+    """The id of the connection in its guest."""
     downstream: bytes | None
     """The data from downstream that it holds, or ``None``."""
     upstream: bytes | None
@@ -72,13 +73,13 @@ class TcpContext(Context):
         return self.plugin.name
 
     def on_new_connection(self) -> bool:
-        """Whether the connection goes on to the next filter."""
+        """Call on_context_create and on_new_connection. Returns whether the connection passes to the next filter."""
         self.created = True
         self.vm.call(self, "on_context_create", self.id, self.root.id)
         return self._passes(self.vm.call(self, "on_new_connection", self.id))
 
     def on_data(self, direction: BufferType, data: bytes, end_stream: bool) -> bytes | None:
-        """The data for the next filter, or ``None`` if the filter holds it."""
+        """Call the guest with data. Returns the data for the next filter, or ``None`` if this one holds it."""
         if not self.created:
             return data
         self.buffers[direction] = data
@@ -99,13 +100,13 @@ class TcpContext(Context):
         return False
 
     def vm_failed(self) -> None:
-        """Close the connection, or let the held data go on without the filter."""
+        """Close the connection, or pass on the held data without the filter."""
         if self.created and not self.stream.closed and self._passes(None):
             self.stream._resume(self)
             self.stream._release(self, BufferType.UPSTREAM_DATA)
 
     def close(self, peer: PeerType) -> None:
-        """on_downstream_connection_close, on_done, on_log, on_delete."""
+        """Call on_downstream_connection_close, then on_done, on_log, on_delete (``onCloseTCP`` in ``context.cc``)."""
         if self.created and not self.closed:
             self.closed = True
             self.vm.call(self, "on_downstream_connection_close", self.id, int(peer))
@@ -166,10 +167,10 @@ class TcpStream:
         self.buffer_limit = buffer_limit
         """Bytes that filters may hold in each direction before the carrier should stop reading."""
         self.failure: Failure | None = None
-        """Why the connection was closed, if a plugin failed."""
+        """The failure of a plugin that closed the connection, if one did."""
         self.closed = False
         self.close_details: str | None = None
-        """Why the connection must be closed, if a filter or a failure asks for it."""
+        """The reason to close the connection, if a filter or a failure has one."""
         self.filter_state: dict[str, bytes] = {}
         self._stored = Stored()
         self._contexts = [TcpContext(self, plugin) for plugin in plugins]
@@ -180,13 +181,13 @@ class TcpStream:
     # -- Events --------------------------------------------------------------------------------------------------
 
     def new_connection(self) -> list[Effect]:
-        """The downstream peer has connected."""
+        """Feed the connection of the downstream peer."""
         self._connected = True
         self._connect(0)
         return self.host.drain()
 
     def downstream_data(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """Data came from the downstream peer; `end_stream`: it will send no more.
+        """Feed data of the downstream peer; `end_stream`: it will send no more.
 
         Raises: RuntimeError, before `new_connection`.
         """
@@ -194,7 +195,7 @@ class TcpStream:
         return self.host.drain()
 
     def upstream_data(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """Data came from the upstream peer; `end_stream`: it will send no more. Raises as `downstream_data`."""
+        """Feed data of the upstream peer; `end_stream`: it will send no more. Raises as `downstream_data`."""
         self._pass(BufferType.UPSTREAM_DATA, 0, data, end_stream)
         if end_stream:
             for context in self._contexts:
@@ -203,7 +204,7 @@ class TcpStream:
         return self.host.drain()
 
     def close(self, peer: PeerType = PeerType.REMOTE) -> list[Effect]:
-        """The connection is closed on the downstream side, by `peer`. Closing again does nothing."""
+        """End the connection, which `peer` has closed on the downstream side. Closing again does nothing."""
         if not self.closed:
             self.closed = True
             for context in self._contexts:
@@ -263,20 +264,20 @@ class TcpStream:
 
     @property
     def established(self) -> bool:
-        """Whether all filters have let the new connection go on, so that upstream is to be connected.
+        """Whether all filters have let the new connection pass, so that the carrier should connect to upstream.
 
-        When a filter does so after it has paused, the stream has an effect: `DownstreamData`, empty if nothing came.
+        If a filter does so after a pause, the stream emits a `DownstreamData`, which may be empty.
         """
         return self._connected and self._waiting is None
 
     @property
     def downstream_full(self) -> bool:
-        """Whether filters hold more from downstream than the limit: do not read from there meanwhile."""
+        """Whether filters hold more from downstream than the limit; if so, do not read from there."""
         return self._held(BufferType.DOWNSTREAM_DATA) > self.buffer_limit
 
     @property
     def upstream_full(self) -> bool:
-        """Whether filters hold more from upstream than the limit: do not read from there meanwhile."""
+        """Whether filters hold more from upstream than the limit; if so, do not read from there."""
         return self._held(BufferType.UPSTREAM_DATA) > self.buffer_limit
 
     # -- What filters do -----------------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ class TcpStream:
             self._connect(index + 1)
             if context.held[BufferType.DOWNSTREAM_DATA] is None and self.established:
                 self.host._emit(effects.DownstreamData(b"", False, self))
-            for direction in DIRECTIONS:  # data that came meanwhile is given to the filter itself
+            for direction in DIRECTIONS:  # the filter itself gets the data that has arrived meanwhile
                 held, context.held[direction] = context.held[direction], None
                 if held is not None:
                     self._pass(direction, self._order(direction).index(context), *held)
@@ -300,13 +301,13 @@ class TcpStream:
         self._release(context, BufferType.DOWNSTREAM_DATA)
 
     def _release(self, context: TcpContext, direction: BufferType) -> None:
-        """Send the data that a filter holds in one direction to the filters behind it."""
+        """Pass the data that a filter holds in one direction to the filters after it."""
         held, context.held[direction] = context.held[direction], None
         if held is not None:
             self._pass(direction, self._order(direction).index(context) + 1, *held)
 
     def _fail(self, failure: Failure) -> None:
-        """Close the connection, because a plugin's guest has failed."""
+        """Close the connection, because a plugin's guest has failed (``failStream`` in ``context.cc``)."""
         self.failure = self.failure or failure
         self._close_connection("wasm_fail_stream")
 

@@ -5,12 +5,12 @@ Rules of this module:
 * The guest is entered only through `Vm.enter`, and never while it runs. An action that must call it meanwhile (a
   resumed stream, a reply, a local response) waits in `Vm.deferred` and runs, first in first out, when the outermost
   callback has returned. SDKs are not re-entrant (Envoy: ``addAfterVmCallAction``).
-* A callback that ends in any way but by returning makes the VM fail for good: its memory may be in any state.
-  `Vm.failure` says why; a failed VM is never entered again. All of its streams end at once, as the plugin's policy
-  says: one that waits for the guest would wait for ever (Envoy leaves that to its idle timeout).
+* A callback that does not return makes the VM fail for good, because its memory may be in any state. `Vm.failure` has
+  the reason; a failed VM is never entered again. All of its streams end at once, or continue without the filter, by the
+  plugin's policy: one that waits for the guest would wait for ever (Envoy leaves that to its idle timeout).
 * The host counts the bytes that hostcalls make it keep: effects that the embedder has not taken yet
   (`Vm.reserve_effect`), and unfinished work (`Vm.unfinished_quota`), mostly callouts. Each may be as much as the
-  guest's own memory; more raises `QuotaExceeded`.
+  guest's memory may be; more raises `QuotaExceeded`.
 * The effective context is the current one at each entry (``set_effective_context`` lasts until the callback returns).
 
 Source: ``wasm.cc`` and ``context.cc`` of Envoy's host.
@@ -51,16 +51,16 @@ __all__ = ["Vm", "VmConfig", "kept_bytes"]
 
 REMEMBERED_CALLS = 16
 BODY_CALLS = ("proxy_set_buffer_bytes", "proxy_inject_encoded_data_to_filter_chain")
-"""Hostcalls by which a body can change."""
+"""Hostcalls that can change a body."""
 GIB = 1 << 30
 DEFAULT_LIMITS = Limits(memory=GIB)
-"""Envoy's (``limits.h``)."""
+"""Envoy's limit (``limits.h`` of its host)."""
 EFFECT, PAIR = 512, 128
-"""Bytes of an effect, and of each of its headers, beside their content."""
+"""Bytes of an effect, and of each of its headers, in addition to their content."""
 
 
 def kept_bytes(*parts: bytes | HeldBody | str | HeaderList) -> int:
-    """Bytes that an effect costs."""
+    """Bytes that an effect with these parts costs."""
     size = EFFECT
     for part in parts:
         if part.__class__ is list:
@@ -73,11 +73,10 @@ def kept_bytes(*parts: bytes | HeldBody | str | HeaderList) -> int:
 
 @dataclass(frozen=True)
 class VmConfig:
-    """The properties of a VM. Plugins with equal keys share a VM.
+    """The options of a VM. Plugins with equal options share a VM.
 
-    `code` is the module's bytes. `capabilities` holds the names of the allowed hostcalls and callbacks;
-    ``None`` allows all. `environment` are the guest's environment variables. `hostcalls` are the
-    embedder's own.
+    `code` is the module's bytes. `capabilities` has the names of the allowed hostcalls and callbacks; ``None`` allows
+    all. `environment` are the guest's environment variables. `hostcalls` are the embedder's.
     """
 
     code: bytes = field(repr=False)
@@ -165,7 +164,7 @@ class Vm(VmBase):
             raise PluginError(self._failed(FailState.INITIALIZE, "the start function", error)) from error
         self._bind(self.instance)
         found = self.instance.function(allocator)
-        assert found is not None  # noqa: S101 - `check_exports` saw it
+        assert found is not None  # noqa: S101 - `check_exports` has found it
         self.guest.use_allocator(found)
         self._resolve(config.capabilities)
         self._initialise()
@@ -173,7 +172,7 @@ class Vm(VmBase):
         self.guest.allowed = None
 
     def listen(self, listener: Listener | None) -> None:
-        """Show every callback and hostcall to a listener, which replaces the previous one; ``None``: to nobody.
+        """Report every callback and hostcall to a listener, which replaces the previous one; ``None`` reports nothing.
 
         Not to be called by a listener, nor while the guest runs.
         """
@@ -221,7 +220,7 @@ class Vm(VmBase):
         return reporting
 
     def _initialise(self) -> None:
-        """``_initialize`` and then ``main``; or else ``_start``."""
+        """Call ``_initialize`` and then ``main`` or ``__main_void``; else ``_start`` (``startVm`` in ``wasm.cc``)."""
         steps: tuple[tuple[str, tuple[int, ...]], ...] = (("_start", ()),)
         if self.instance.function("_initialize"):
             main = ("main", (0, 0)) if self.instance.function("main") else ("__main_void", ())
@@ -238,11 +237,11 @@ class Vm(VmBase):
     # -- Into the guest ------------------------------------------------------------------------------------------
 
     def ended(self, context: Context, callback: Callable[..., Any], error: BaseException) -> None:
-        """A callback ended in another way than by returning."""
+        """Make the VM fail, because a callback did not return."""
         name = next(name for name, known in self.callbacks.items() if known is callback)
         self._failed(FailState.RUNTIME, f"proxy_{name}", error, context.name)
         if not isinstance(error, Exception):
-            self.run_deferred()  # nobody else will, because it is raised further
+            self.run_deferred()  # `enter` will not, because it raises the exception again
 
     @property
     def running(self) -> bool:
@@ -266,7 +265,7 @@ class Vm(VmBase):
             self._draining = False
 
     def defer(self, action: Callable[..., object], *arguments: Any) -> None:
-        """Run an action when the guest has returned; at once if it does not run."""
+        """Run an action after the guest returns, or at once if it does not run (``addAfterVmCallAction``)."""
         if self.running:
             self.deferred.append(partial(action, *arguments))
         else:
@@ -304,25 +303,25 @@ class Vm(VmBase):
     # -- Contexts and tokens -------------------------------------------------------------------------------------
 
     def new_token(self, kind: int) -> int:
-        """A token for a callout: its two lowest bits are the kind, and it counts in steps of 4."""
+        """A token for a callout: its two lowest bits are the kind, and it counts in steps of 4 (Envoy's ``wasm.h``)."""
         token = self._next_token.get(kind, 4 + kind)
         self._next_token[kind] = token + 4 & 0xFFFFFFFF or 4 + kind
         return token
 
     def set_next_token(self, token: int) -> None:
-        """Give the next callout of this token's kind the same token, as in a replay."""
+        """Set the token of the next callout of its kind, for a replay."""
         self._next_token[token & 3] = token
 
     # -- What hostcalls need -------------------------------------------------------------------------------------
 
     def log(self, level: int, message: bytes, context: Context | None = None) -> None:
-        """Take a line that the guest logs, now or earlier in `context`."""
+        """Log a line of the guest, which it wrote in `context`; by default, in the current one."""
         context = context or self.context
         line = GuestLog(context.name or self._plugin_name, level, message.decode("utf-8", "replace"), context.id)
         self.services.log.log(line)
 
     def write(self, level: int, data: bytes) -> None:
-        """Take a piece that the guest writes to a standard stream."""
+        """Add to a standard stream of the guest, which is logged in whole lines."""
         if self._output.write(self.context, level, data) and self.running:
             self.deferred.append(self._output.flush)
 

@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["STOPPED", "VmBase"]
 
 STOPPED: Final = 0xFFFF_FFFF
-"""Result of a callback in which the guest sent a local response. It is no known action, so it stops the iteration."""
+"""Result of a callback in which the guest sent a local response. As an unknown action, it stops the iteration
+(``stopNextIteration`` in ``wasm.h`` of Envoy's host)."""
 
 check_constants(STOPPED=STOPPED)
 
 
 class VmBase:
-    """A guest that can be entered by one callback at a time. A `Vm` adds `ended` and `run_deferred`."""
+    """A guest that runs one callback at a time. `Vm` adds `ended` and `run_deferred`."""
 
     def __init__(self, idle: Context, deferred: deque[Callable[[], object]]) -> None:
         self.idle = idle
-        """The context of hostcalls while the guest does not run, or starts."""
+        """The context of hostcalls while no callback runs, such as those of the guest's start."""
         self.context: Context = idle
         self.deferred = deferred
         self.stop_iteration = False
@@ -39,13 +40,13 @@ class VmBase:
         self.tells_end = True
         """Whether callbacks on headers have the parameter ``end_of_stream`` (not in ABI 0.1.0)."""
         self.changes_bodies = False
-        """Whether the guest can change a body: it may call a hostcall that does."""
+        """Whether the guest may call a hostcall that changes a body."""
         self.log_before_done = self.await_done = False
         """Flags of the profile."""
         self.next_context = 1
 
     def new_context_id(self) -> int:
-        """A number that no living context has; never 0."""
+        """An id that no existing context has; never 0 (``allocContextId`` in ``wasm.cc`` of Envoy's host)."""
         while True:
             id = self.next_context
             self.next_context = id + 1 & 0xFFFFFFFF or 1
@@ -53,7 +54,7 @@ class VmBase:
                 return id
 
     def call(self, context: ContextState, name: str, /, *args: int) -> int | None:
-        """Call a callback by name, `args` as in `enter`, if the VM works and the guest has it; else ``None``."""
+        """Call a callback by name, with `args` as in `enter`. Returns ``None`` if the guest has none, or has failed."""
         callback = self.callbacks.get(name)
         if callback is None or self.failure is not None:
             return None
@@ -62,8 +63,8 @@ class VmBase:
     def enter(self, context: ContextState, callback: Callable[..., Any], /, *args: int) -> int:
         """Call one of `Vm.callbacks` for a context; `args` begin with the context's id.
 
-        Returns the guest's result (0 if there is none), or `STOPPED`. If the guest did not return, `Vm.failure` is set
-        and the result has no meaning.
+        Returns the guest's result (0 without one), or `STOPPED`. If the guest did not return, `Vm.failure` is set and
+        the result has no meaning.
         """
         idle = self.idle
         if self.context is not idle:
@@ -86,7 +87,7 @@ class VmBase:
         return result or 0
 
     def ended(self, context: Any, callback: Callable[..., Any], error: BaseException, /) -> None:
-        """Note the exception that ended a callback."""
+        """Record the exception that ended a callback."""
         raise NotImplementedError
 
     def run_deferred(self) -> None:
