@@ -1,11 +1,11 @@
-"""Helpers for tests: filters under test, one whole request in one call, and the compliance suite for engines.
+"""Helpers for tests: filters under test, whole requests in one call, and the compliance suite for engines.
 
     with Harness() as harness:
         auth = harness("auth.wasm", "callout:idp")
         auth.http["idp"] = Response(200)
         assert auth.get("/", {"authorization": "Bearer secret"}).status == 200
 
-A `Harness` is the environment of filters: see `proxywasm_host.testing.harness`. An exchange uses your own host:
+A `Harness` is the environment of filters; see `proxywasm_host.testing.harness`. An exchange uses your own host:
 
     with Host() as host:
         auth = host.load_plugin("auth.wasm", configuration="callout:idp")
@@ -14,13 +14,13 @@ A `Harness` is the environment of filters: see `proxywasm_host.testing.harness`.
 
 Rules of an exchange:
 
-* Upstream answers once it has got the whole request. A request that stays paused, is reset or is answered by a filter
-  never reaches it.
-* A callout to a cluster of `callouts` gets its reply from there, as soon as the callback has returned (or, with
-  `late_replies`, once the whole message has been fed). The host's own clusters are known too, but give no answer;
-  refused hostcalls are in `ExchangeResult.refused`.
-* Time stands still: `ticks` says how many ticks may pass while something is paused.
-* The stream is closed at the end in any case; plugins and host stay open.
+* Upstream answers after it has received the whole request. A request that stays paused, is reset or is answered by a
+  filter never reaches upstream.
+* A callout to a cluster in `callouts` gets its reply from there as soon as the callback has returned or, with
+  `late_replies`, after the whole message was fed. The host's own clusters are also allowed, but do not answer. Refused
+  hostcalls are in `ExchangeResult.refused`.
+* Time stands still. `ticks` is the maximum number of ticks while a message is paused.
+* The stream is always closed at the end; plugins and host stay open.
 
 All names are imported lazily. Only the suite for engines needs pytest.
 """

@@ -33,49 +33,49 @@ class _Word:
 
 
 NEVER = _Word("NEVER")
-"""No answer: the callout runs into its timeout."""
+"""No answer, so the callout times out."""
 TOO_LATE = _Word("nothing in time")
 FAIL = _Word("FAIL")
-"""A failure: the connection broke off."""
+"""A failure: the connection was lost."""
 
 
 @dataclass(frozen=True)
 class Later:
-    """Made by `later`."""
+    """A delayed answer, made by `later`."""
 
     seconds: float
     answer: Any
 
 
 def later(seconds: float, answer: Any) -> Later:
-    """An answer that comes after so many seconds of the test's clock; with 0, after the current message was fed."""
+    """An answer after `seconds` of the test's clock; with 0, after the current message was fed."""
     return Later(seconds, answer)
 
 
 @dataclass(frozen=True)
 class GrpcStatus:
-    """Ends a gRPC call or stream, with a status and its message."""
+    """An answer that ends a gRPC call or stream with a status and its message."""
 
     status: int
     message: str = ""
 
 
 class RedisStatus(str):
-    """A simple string as Redis' answer: ``RedisStatus("OK")``."""
+    """A simple string as an answer of Redis: ``RedisStatus("OK")``."""
 
     __slots__ = ()
 
 
 class RedisError(str):
-    """An error as Redis' answer: ``RedisError("WRONGTYPE …")``."""
+    """An error as an answer of Redis: ``RedisError("WRONGTYPE …")``."""
 
     __slots__ = ()
 
 
 class Callout:
-    """A callout of a filter: the request, and whether it has been answered.
+    """A callout of a filter: its request, its answers and its state.
 
-    `kind` is ``http``, ``grpc``, ``grpc stream``, ``redis`` or ``name``. `timeout` is in seconds, 0 is none.
+    `kind` is ``http``, ``grpc``, ``grpc stream``, ``redis`` or ``name``. `timeout` is in seconds; 0 for none.
     """
 
     def __init__(self, effect: effects.Callout, deliver: Callable[[Callout, Any], None], stream: object) -> None:
@@ -89,24 +89,24 @@ class Callout:
         self.answered = False
         self.cancelled = False
         self.answers: list[Any] = []
-        """Its answer."""
+        """The answers so far; more than one only for a gRPC stream."""
         self.kind = KINDS[type(effect)]
         self.service, self.method = getattr(effect, "service", ""), getattr(effect, "method", "")
         self.message: bytes = getattr(effect, "message", b"")
-        """For gRPC: the message, the last one of a stream."""
+        """For gRPC: the message; for a stream, the last one."""
         self.command = list(_resp(effect.query)) if isinstance(effect, effects.RedisCall) else []
         """For Redis: the words of the command."""
 
     @property
     def request(self) -> Request:
-        """The request of an HTTP callout. Raises: AttributeError, for another."""
+        """The request of an HTTP callout. Raises: AttributeError, for other kinds."""
         effect = self.effect
         if not isinstance(effect, effects.HttpCall):
             raise AttributeError(f"a callout of {self.kind} has no request")  # noqa: TRY004 - it is about an attribute
         return Request.of(effect.headers, effect.body, effect.trailers)
 
     def reply(self, answer: Any) -> None:
-        """Answer it now, if its cluster answers `NEVER` or later."""
+        """Answer the callout now, if the answer of its cluster is `NEVER` or `later`."""
         self._deliver(self, answer)
 
     def __repr__(self) -> str:
@@ -132,8 +132,8 @@ KINDS: dict[type, str] = {
 class Answers:
     """The answers to callouts of one kind: ``answers["cluster"] = answer``.
 
-    An answer is a value, a list of them (one for each callout, in turn), or a function of the `Callout` that makes one.
-    For gRPC, a service, or a service and a method, may follow the cluster; the more specific entry comes first.
+    An answer is a value, a list of values (one for each callout, in turn), or a function that returns one for a
+    `Callout`. For gRPC, a service, or a service and a method, may follow the cluster; the most specific entry is used.
     """
 
     def __init__(self, kind: str) -> None:
@@ -153,7 +153,7 @@ class Answers:
         return (key[0] for key in self._answers)
 
     def answer(self, callout: Callout) -> Any:
-        """The answer to this callout; `NEVER` without an entry. Raises: AssertionError, if a list has run out."""
+        """The answer to a callout; `NEVER` without an entry. Raises: AssertionError, if a list is exhausted."""
         names = (callout.cluster, callout.service, callout.method)
         for length in (3, 2, 1):
             if names[:length] in self._answers:
@@ -165,22 +165,22 @@ class Answers:
 
 
 class Turns:
-    """Answers, each of which is given once."""
+    """Answers that are used once each, in order."""
 
     def __init__(self, answers: Iterable[Any], whose: str) -> None:
         self._left = list(answers)
         self._whose, self._given = whose, 0
 
     def take(self) -> Any:
-        """The next answer. Raises: AssertionError, if none is left."""
+        """Remove and return the next answer. Raises: AssertionError, if none is left."""
         if not self._left:
-            raise AssertionError(f"{self._whose} was asked once more than the {self._given} times it has an answer for")
+            raise AssertionError(f"{self._whose} has {self._given} answers, and was asked once more")
         self._given += 1
         return self._left.pop(0)
 
 
 def asked(answer: Any, question: object) -> Any:
-    """The answer: the next one of a list, the result of a function, or the value itself."""
+    """The answer to a question: the next one of a list, the result of a function, or the value itself."""
     if isinstance(answer, Turns):
         return asked(answer.take(), question)
     return asked(answer(question), question) if callable(answer) else answer
@@ -190,7 +190,7 @@ def asked(answer: Any, question: object) -> Any:
 
 
 def replies(callout: Callout, answer: Any) -> Iterator[Reply]:
-    """An answer as a reply for the host. Raises: TypeError."""
+    """The replies for the host from an answer. Raises: TypeError."""
     what = f"{callout.kind} cluster {callout.cluster!r}"
     if answer is FAIL:
         yield CalloutFailed()
@@ -215,7 +215,7 @@ def replies(callout: Callout, answer: Any) -> Iterator[Reply]:
 
 
 def answer_of(reply: Reply) -> Any:
-    """The reverse: the answer for a reply."""
+    """The answer from a reply, the reverse of `replies`."""
     if isinstance(reply, HttpCallReply):
         return Response.of(reply.headers, reply.body, reply.trailers)
     if isinstance(reply, effects.RedisCallReply):
@@ -230,7 +230,7 @@ def answer_of(reply: Reply) -> Any:
 
 
 def value_of(response: bytes) -> Any:
-    """Read a value that `resp` has written. Raises: ValueError."""
+    """The value from a response in RESP, the reverse of `resp`. Raises: ValueError."""
     value, rest = _value(response)
     if rest:
         raise ValueError(f"{rest!r} comes after the end of a value")
@@ -245,7 +245,7 @@ def _value(data: bytes) -> tuple[Any, bytes]:
     if kind in (b"+", b"-"):
         return (RedisStatus if kind == b"+" else RedisError)(text), rest
     if kind not in (b"$", b"*"):
-        raise ValueError(f"{line!r} begins no value of RESP")
+        raise ValueError(f"{line!r} is not the beginning of a RESP value")
     size = int(text)
     if size < 0:
         return None, rest
@@ -259,15 +259,15 @@ def _value(data: bytes) -> tuple[Any, bytes]:
 
 
 def message_of(answer: Any, what: str) -> bytes:
-    """A message of gRPC: bytes, or an object of protobuf. Raises: TypeError."""
+    """The bytes of a gRPC message, given as bytes or as a protobuf object. Raises: TypeError."""
     made = answer.SerializeToString() if hasattr(answer, "SerializeToString") else answer
     if not isinstance(made, (bytes, bytearray)):
-        raise TypeError(f"{what} answers with a message's bytes, one of protobuf, or a GrpcStatus, not {answer!r}")
+        raise TypeError(f"{what} answers with a message as bytes or a protobuf object, or a GrpcStatus, not {answer!r}")
     return bytes(made)
 
 
 def resp(answer: Any) -> bytes:
-    """A value as RESP: text and bytes are bulk strings, ``None`` is the null one. Raises: TypeError."""
+    """A value in RESP. Text and bytes become bulk strings, ``None`` the null bulk string. Raises: TypeError."""
     if answer is None:
         return b"$-1\r\n"
     if isinstance(answer, (RedisStatus, RedisError)):
@@ -285,7 +285,7 @@ def resp(answer: Any) -> bytes:
 
 
 def _resp(query: bytes) -> Iterator[bytes]:
-    """The words of a command: an array of bulk strings, or a line."""
+    """The words of a command, which is an array of bulk strings or a line."""
     if query[:1] != b"*":
         yield from query.split()
         return

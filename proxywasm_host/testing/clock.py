@@ -1,4 +1,4 @@
-"""The test's clock: time passes only when the test says so, and events happen at their time."""
+"""The clock of a test. Time passes only when the test advances it, and events happen at their times."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from proxywasm_host.services import ManualClock
 __all__ = ["VirtualClock"]
 
 MOST = 100_000
-"""Most events within one `advance`: with more, something repeats without time passing."""
+"""Maximum number of events within one `advance`. With more, an event repeats without time passing."""
 
 
 class VirtualClock(ManualClock):
-    """A clock with a list of events. Begins on 14 November 2023, 22:13:20 UTC, unless another time is given."""
+    """A clock with a list of events. By default it starts on 14 November 2023, 22:13:20 UTC."""
 
     def __init__(self, time_ns: int = 1_700_000_000_000_000_000) -> None:
         super().__init__(time_ns)
         self._due: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
         self.frozen_at: int | None = None
-        """The time that guests see, if a profile stops it during a stream."""
+        """The time for guests, if the profile stops their clock during a stream."""
 
     def time_ns(self) -> int:
-        """Nanoseconds since the epoch, as filters see them."""
+        """Nanoseconds since 1970, for guests."""
         return self._now if self.frozen_at is None else self.frozen_at
 
     @property
     def now_ns(self) -> int:
-        """The time of the test, even if guests see another."""
+        """The time of the test, even if the clock of guests stands still."""
         return self._now
 
     def set_time(self, time_ns: int) -> None:
-        """Set the time, before anything is scheduled. Raises: ValueError, if something is."""
+        """Set the time, before any event is scheduled. Raises: ValueError, if one is."""
         if self._due:
             raise ValueError("events are scheduled already: use advance()")
         self._start += time_ns - self._now
         self._now = time_ns
 
     def at(self, time_ns: int, action: Callable[[], None]) -> None:
-        """Schedule an action. Actions for the same time run in the order in which they were scheduled."""
+        """Schedule an action at a time. Actions for the same time run in the order of their scheduling."""
         heappush(self._due, (time_ns, next(self._order), action))
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
-        """Schedule an action after so many seconds."""
+        """Schedule an action after `seconds`."""
         self.at(self._now + int(seconds * 1e9), action)
 
     @property
@@ -54,16 +54,16 @@ class VirtualClock(ManualClock):
         return self._due[0][0] if self._due else None
 
     def advance(self, seconds: float) -> None:
-        """Let `seconds` pass: ticks, late answers and timeouts of callouts come in their order.
+        """Let `seconds` pass. Ticks, late answers and time-outs of callouts happen in order.
 
-        Raises: ValueError, for a negative number; the exceptions of the test's answers.
+        Raises: ValueError, for a negative number; exceptions of answers that are functions.
         """
         if seconds < 0:
-            raise ValueError(f"time does not go back: {seconds}")
+            raise ValueError(f"time cannot go back: {seconds}")
         self.advance_to(self._now + int(seconds * 1e9))
 
     def advance_to(self, time_ns: int) -> None:
-        """Let time pass until that time."""
+        """Let time pass until `time_ns`."""
         for _ in range(MOST):
             if not self._due or self._due[0][0] > time_ns:
                 break

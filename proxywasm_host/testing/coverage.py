@@ -1,7 +1,7 @@
-"""Coverage: which callbacks, hostcalls and statuses tests have reached in each filter.
+"""Coverage of filters by tests: which callbacks, hostcalls and statuses each filter has had.
 
 A filter is fully covered if each exported callback was called and each imported hostcall was made; missing ones are
-named. Statuses are listed too: a hostcall that always answered OK was not tested for failure.
+named. Statuses are also listed, because a hostcall that always returned OK was not tested for failure.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _OF_WASI = frozenset(row.name for row in WASI)
 
 @dataclass
 class FilterCoverage:
-    """Coverage of one filter. `callbacks` and `hostcalls` also contain those that were never used."""
+    """Coverage of one filter. `callbacks` and `hostcalls` include those that were never used."""
 
     name: str
     callbacks: Counter[str] = field(default_factory=Counter)
-    """How often each callback that the module exports was called."""
+    """Number of calls of each exported callback."""
     hostcalls: dict[str, Counter[str]] = field(default_factory=dict)
-    """How often each imported hostcall answered each status."""
+    """Number of results with each status, for each imported hostcall."""
     functions: Counter[str] = field(default_factory=Counter)
-    """How often each function of the module was entered, where that was counted and the module has names."""
+    """Number of entries of each function of the module, if they were counted and the module has names."""
 
     @property
     def missed(self) -> list[str]:
@@ -55,7 +55,7 @@ class FilterCoverage:
 
 
 class Coverage:
-    """Coverage of all filters, by name. `add` takes a recorder's entries."""
+    """Coverage of all filters, by name. `add` adds the entries of a recorder."""
 
     def __init__(self) -> None:
         self.filters: dict[str, FilterCoverage] = {}
@@ -99,9 +99,9 @@ class Coverage:
                 ours.hostcalls.setdefault(hostcall, Counter()).update(statuses)
 
     def under(self, percent: float) -> list[str]:
-        """A sentence for each filter with less coverage than this."""
+        """A sentence for each filter with less coverage than `percent`."""
         return [
-            f"{of.name}: {of.percent:.0f} % is under {percent:g} %; not met: {', '.join(of.missed)}"
+            f"{of.name}: {of.percent:.0f} % is under {percent:g} %; not reached: {', '.join(of.missed)}"
             for of in self.filters.values()
             if of.percent < percent
         ]
@@ -109,7 +109,7 @@ class Coverage:
     # -- Reports -------------------------------------------------------------------------------------------------
 
     def table(self) -> list[str]:
-        """Lines for a terminal."""
+        """A report as lines for a terminal."""
         lines = []
         for of in self.filters.values():
             whole = f"{len(of.callbacks)} callbacks, {len(of.hostcalls)} hostcalls"
@@ -120,7 +120,9 @@ class Coverage:
         return lines
 
     def as_json(self) -> str:
-        """``{filter: {percent, callbacks: {name: times}, hostcalls: {name: {status: times}}, missed, functions}}``."""
+        """JSON: ``{filter: {percent, callbacks: {name: times}, hostcalls: {name: {status: times}}, missed,
+        functions}}``.
+        """
         return json.dumps(
             {
                 of.name: {
@@ -136,7 +138,7 @@ class Coverage:
         )
 
     def as_html(self) -> str:
-        """A page."""
+        """A report as an HTML page."""
         parts = [
             "<!doctype html><html lang=en><meta charset=utf-8><title>Coverage of the Proxy-Wasm ABI</title>",
             (
@@ -172,13 +174,13 @@ LIBRARIES = frozenset(
         *("proxy_wasm", "internal", "runtime", "syscall", "~lib", "emscripten"),
     )
 )
-"""Namespaces of libraries: their unused functions are not listed one by one."""
+"""Namespaces of libraries, whose unused functions are not listed individually."""
 NAMED = 12
-"""Most functions that a line names."""
+"""Maximum number of functions in a line."""
 
 
 def by_namespace(functions: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Functions with their counts by `namespace`; the filter's own first."""
+    """Functions with their counts, by `namespace`; that of the filter comes first."""
     found: dict[str, dict[str, int]] = {}
     for name, times in functions.items():
         found.setdefault(namespace(name), {})[name] = times

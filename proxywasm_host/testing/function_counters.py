@@ -1,8 +1,8 @@
-"""Counts how often each function of a guest is entered, with a counter at its beginning.
+"""Counts entries of each function of a guest, with a counter at the beginning of the function.
 
 Additions are at the ends of sections: a global for each function, and an exported function that reads the globals by
-number. So existing numbers do not change, and memory, tables, the start function and custom sections stay as they were.
-Offsets of code change, which matters only to DWARF.
+index. So existing indices, memory, tables, the start function and custom sections do not change. Offsets of code
+change, which affects only DWARF.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 __all__ = ["FunctionCounters", "counted", "counting", "namespace"]
 
 READER = "proxywasm_host_entries"
-"""Name of the export that reads a counter."""
+"""Name of the exported function that reads a counter."""
 ORDER = (1, 2, 3, 4, 5, 13, 6, 7, 8, 9, 12, 10, 11)
-"""Numbers of sections, in their order."""
+"""Ids of sections, in the order of a module."""
 I32, FUNCTION_TYPE, MUTABLE = 0x7F, 0x60, 1
 SIGNATURE = (("i32",), ("i32",))
 REFERENCES = (0x63, 0x64)
-"""Value types that are followed by a heap type."""
+"""Value types with a heap type after them."""
 CRATE = re.compile(r"([A-Za-z_]\w*)::")
 
 
 def counting(code: bytes) -> bytes:
-    """The module with counters; unchanged, if it has no names, or types other than functions.
+    """The module with counters; unchanged if it has no names, or types other than functions.
 
     Raises: ModuleError, if it is damaged.
     """
@@ -78,13 +78,13 @@ def counting(code: bytes) -> bytes:
 
 
 def _section(id: int, code: bytes, count: int, added: list[bytes], start: int = 0, end: int = 0) -> bytes:
-    """A section that is a vector, with more entries at its end."""
+    """A section that is a vector, with entries added at its end."""
     content = leb(count + len(added)) + code[start:end] + b"".join(added)
     return bytes((id,)) + leb(len(content)) + content
 
 
 def _counted(code: bytes, start: int, end: int, first: int) -> list[bytes]:
-    """The bodies of all functions, each with its counter after its locals."""
+    """The bodies of all functions, each with code for its counter after the locals."""
     reader = Reader(code, start, end)
     bodies = []
     for number in range(reader.leb()):
@@ -105,7 +105,7 @@ def _body(content: bytes) -> bytes:
 
 
 def _reader(first: int, low: int, high: int) -> bytes:
-    """Instructions that leave the counter of the function whose number is the parameter, from `low` to below `high`."""
+    """Instructions that return the counter of the function whose index (`low` ≤ index < `high`) is the parameter."""
     if high - low <= 1:
         return b"\x23" + leb(first + low)
     middle = (low + high) // 2
@@ -114,7 +114,7 @@ def _reader(first: int, low: int, high: int) -> bytes:
 
 
 def leb(value: int) -> bytes:
-    """An unsigned number as WebAssembly writes it."""
+    """An unsigned number in LEB128."""
     digits = bytearray()
     while True:
         digit, value = value & 0x7F, value >> 7
@@ -124,7 +124,7 @@ def leb(value: int) -> bytes:
 
 
 def signed_leb(value: int) -> bytes:
-    """A number that is not negative, where one with a sign is read."""
+    """A non-negative number in signed LEB128."""
     digits = leb(value)
     return digits if digits[-1] < 0x40 else digits[:-1] + bytes((digits[-1] | 0x80, 0))
 
@@ -133,7 +133,7 @@ def signed_leb(value: int) -> bytes:
 
 
 def function_names(module: Binary) -> dict[int, str]:
-    """Names of functions by number, imported ones first; empty if the name section is missing or damaged."""
+    """Names of functions by index, imported ones first; empty if the name section is missing or damaged."""
     content = module.custom("name")
     with suppress(ModuleError):
         reader = Reader(content or b"", 0, len(content or b""))
@@ -147,7 +147,7 @@ def function_names(module: Binary) -> dict[int, str]:
 
 
 def namespace(name: str) -> str:
-    """The owner of a function: a crate of Rust, a package of Go, a folder of AssemblyScript; or empty."""
+    """The Rust crate, Go package or AssemblyScript folder of a function, or an empty text."""
     if crate := CRATE.search(name):
         return crate[1]
     if name.startswith("~lib/"):
@@ -161,7 +161,7 @@ def namespace(name: str) -> str:
 
 
 def counted(filter: FilterConfig) -> FilterConfig:
-    """The filter with counters in its module. Raises: OSError. The host reports errors of a module."""
+    """The filter with counters in its module. Raises: OSError. The host reports errors of the module."""
     code = filter.code
     if not isinstance(code, bytes):
         code = default_fetcher().read(code, filter.sha256, filter.pull_policy)
@@ -171,7 +171,7 @@ def counted(filter: FilterConfig) -> FilterConfig:
 
 
 class FunctionCounters:
-    """How often the functions of a plugin's guest were entered, its failed VMs included."""
+    """Counts of entries of the functions of a plugin's guest, including its failed VMs."""
 
     def __init__(self, plugin: Plugin) -> None:
         self._plugin = plugin
@@ -185,7 +185,7 @@ class FunctionCounters:
         plugin.on_failure.append(lambda _: self._before.update(self._read()))
 
     def take(self) -> Counter[str]:
-        """Counts by name, with 0 for unused functions. Functions of the same name are added up."""
+        """The counts by name, with 0 for unused functions. Counts of functions with the same name are added up."""
         failed = self._plugin.failure is not None
         return Counter({**dict.fromkeys(self._names, 0), **(self._before if failed else self._before + self._read())})
 

@@ -1,4 +1,4 @@
-"""An instance, with short methods for tests."""
+"""Instances of modules, with short methods for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Guest", "type_of"]
 
 
 def type_of(text: str) -> FunctionType:
-    """``"i32 i64 -> i32"`` as a type."""
+    """A function type from text like ``"i32 i64 -> i32"``."""
     params, _, results = text.partition("->")
     return FunctionType(tuple(params.split()), tuple(results.split()))
 
@@ -35,20 +35,20 @@ class Guest:
         self._instance = instance
 
     def __call__(self, name: str, *arguments: float) -> Any:
-        """Call the exported function `name`. Raises: AssertionError if there is none."""
+        """Call the exported function `name`. Raises: AssertionError, if the module does not export it."""
         call = self.instance.function(name)
         assert call is not None, f"the module exports no function {name!r}"  # noqa: S101 - for tests
         return call(*arguments)
 
     @property
     def instance(self) -> Instance:
-        """The instance, once it is bound."""
+        """The instance, after it was bound."""
         assert self._instance is not None, "the instance is not bound yet"  # noqa: S101
         return self._instance
 
     @property
     def memory(self) -> Memory:
-        """The memory that is exported as ``memory``."""
+        """The memory exported as ``memory``."""
         memory = self.instance.memory
         assert memory is not None, "the module exports no memory"  # noqa: S101
         return memory
@@ -58,10 +58,10 @@ class Guest:
         return bytes(self.memory.view[at : at + size])
 
     def write(self, at: int, data: bytes) -> None:
-        """Put `data` into memory."""
+        """Write `data` to memory."""
         self.memory.view[at : at + len(data)] = data
 
     def close(self) -> None:
-        """Close the instance, if there is one."""
+        """Close the instance, if it was bound."""
         if self._instance is not None:
             self._instance.close()

@@ -1,4 +1,4 @@
-"""Filters under test, and their environment: callouts, time, shared data, queues, metrics.
+"""Filters under test and their environment: callouts, time, shared data, queues, metrics.
 
     with Harness() as harness:
         auth = harness("auth.wasm", "callout:idp")
@@ -8,12 +8,12 @@
 
 Rules:
 
-* Nothing sleeps, and nothing is contacted. Time passes by `VirtualClock.advance`, and while a whole request waits.
-* A callout is answered as soon as the callback that made it has returned, unless its answer is `later` or `NEVER`. A
-  callout to a cluster without an answer is refused, as by Envoy.
-* Filters of one harness share state as in production: a second ``harness(…)`` is another VM, or another plugin of the
-  same one, by the same rules (`FilterConfig.vm_id`).
-* An exception in a function of the test is raised to the test.
+* Nothing sleeps, and no server is contacted. Only `VirtualClock.advance` and a whole request that waits let time pass.
+* A callout is answered when the callback that made it has returned, unless its answer is `later` or `NEVER`. A callout
+  to a cluster without an answer is refused, as in Envoy.
+* Filters of one harness share state as in production: a second ``harness(…)`` makes another VM, or another plugin in
+  the same one, by the same rules (`FilterConfig.vm_id`).
+* An exception in a function of the test reaches the test.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ from proxywasm_host.runtime.plugin import Plugin
 __all__ = ["FilterUnderTest", "Harness"]
 
 MAX_ANSWERS = 1000
-"""Most callouts and messages that cause each other at once: with more, the filter never ends."""
+"""Maximum number of callouts and messages that cause each other at once. With more, the filter would never end."""
 LAST = 12
-"""Most hostcalls in `Harness.report`."""
+"""Maximum number of hostcalls in `Harness.report`."""
 LAST_EXCHANGES = 4
-"""Most requests in it."""
+"""Maximum number of requests in `Harness.report`."""
 
 Filter = Union[Code, FilterConfig]
 
@@ -71,9 +71,9 @@ class Harness:
     """The environment of filters under test. ``harness("filter.wasm", configuration)`` loads a filter into it.
 
     Args:
-        engine, limits, properties, cache: as those of `proxywasm_host.Host`.
-        profile: `envoy`, `spec`, `higress`, `gcp`, `gcore`, or your own; see `proxywasm_host.testing.profiles`.
-        seed: of the random numbers that guests get.
+        engine, limits, properties, cache: see `proxywasm_host.Host`.
+        profile: `envoy`, `spec`, `higress`, `gcp`, `wasmx`, `gcore`, or your own; see `testing.profiles`.
+        seed: seed of the random numbers for guests.
 
     Raises: UnknownEngine, EngineUnavailable; LookupError, for an unknown profile.
     """
@@ -94,7 +94,7 @@ class Harness:
         self.names = Answers("names")
         self.answers = self.http, self.grpc, self.redis, self.names
         self.callouts: list[Callout] = []
-        """All callouts that were made, in order."""
+        """All callouts, in order."""
         self.recorder = StreamRecorder()
         self._metrics, self._shared, self._queues = InMemoryMetrics(), InMemorySharedData(), InMemorySharedQueues()
         self.host = Host(
@@ -115,38 +115,38 @@ class Harness:
             ),
         )
         self.resources = ExitStack()
-        """What an embedder's own kind of filters needs; freed when the harness is closed."""
+        """Resources for an embedder's own kinds of filters, which `close` frees."""
         self.filters: list[FilterUnderTest] = []
         self.count_functions = False
-        """Whether filters that are loaded from now on count how often each of their functions is entered."""
+        """Whether filters loaded from now on count entries of their functions."""
         self.function_counters: dict[Plugin, FunctionCounters] = {}
         self.find: Callable[[Any], Code] = lambda code: code
-        """Finds a module by the name that a test gives."""
+        """Finds a module by the name in a test."""
         self.withheld: list[str] = []
-        """Properties that a filter has read and that the profile does not show."""
+        """Properties that a filter has tried to read and the profile hides."""
         self.unanswered: dict[str, str] = {}
-        """Clusters without an answer that filters have called, with the code that the test needs."""
+        """Clusters without an answer that filters have called, with code for the test that sets one."""
         self.exchanges: deque[HttpExchange] = deque(maxlen=LAST_EXCHANGES)
         """The last requests."""
         self.performers: dict[type, Callable[[Any], list[Effect]]] = {}
-        """Functions that perform an embedder's own kinds of effects; each returns further effects."""
+        """Functions that perform an embedder's own kinds of effects, by type. Each returns further effects."""
         self._streams: dict[int, tuple[object, Callable[[Effect], None]]] = {}
         self._periods: dict[int, int] = {}
-        """Tick period of each plugin, with a number that distinguishes old periods."""
+        """The number of each plugin's present tick period, which identifies ticks of old periods."""
 
     # -- Filters -------------------------------------------------------------------------------------------------
 
     def __call__(
         self, filter: Filter | Sequence[Filter], configuration: object = b"", **options: Any
     ) -> FilterUnderTest:
-        """Load a filter, or a chain of them.
+        """Load a filter or a chain of filters.
 
         Args:
             filter: a path, a module's bytes, a `FilterConfig`, or a list of these.
-            configuration: text or bytes as they are; anything else as JSON.
+            configuration: text or bytes, unchanged; anything else as JSON.
             options: further fields of a `FilterConfig`.
 
-        Raises: what `Host.load_plugin` raises: PluginError, ModuleError, OSError, ….
+        Raises: the errors of `Host.load_plugin`: PluginError, ModuleError, OSError, ….
         """
         chain: Sequence[Any] = filter if isinstance(filter, (list, tuple)) else [filter]
         text = configuration if isinstance(configuration, (bytes, str)) else json.dumps(configuration)
@@ -176,12 +176,12 @@ class Harness:
 
     @property
     def metrics(self) -> dict[str, int]:
-        """Counters and gauges by name."""
+        """Counters and gauges, by name."""
         return {name: value for (_, name), value in self._metrics.values.items()}
 
     @property
     def histograms(self) -> dict[str, list[int]]:
-        """Samples of histograms by name."""
+        """Samples of histograms, by name."""
         return dict(self._metrics.samples)
 
     def get_shared_data(self, key: str | bytes, vm_id: str = "") -> bytes | None:
@@ -202,23 +202,23 @@ class Harness:
         self._perform(self.host.drain())
 
     def dequeue(self, queue: str | bytes, vm_id: str = "") -> bytes | None:
-        """Take a message out of a shared queue, or ``None``."""
+        """Remove and return the oldest message of a shared queue, or ``None``."""
         token = self._queues.resolve(vm_id, _bytes(queue))
         return None if token is None else self._queues.dequeue(token)
 
     @property
     def failures(self) -> list[Failure]:
-        """The failures of plugins, by plugin."""
+        """The failure of each failed plugin."""
         return [plugin.failure for plugin in self.host.plugins if plugin.failure]
 
     # -- Events --------------------------------------------------------------------------------------------------
 
     def attach(self, stream: object, perform: Callable[[Effect], None]) -> None:
-        """Perform the effects of a stream."""
+        """Call `perform` with each effect of a stream, until `detach`."""
         self._streams[id(stream)] = stream, perform
 
     def restrict(self, *contexts: Any) -> None:
-        """Hide properties from guests that the profile does not have."""
+        """Hide properties that the profile lacks from guests."""
         if self.profile.properties is not None:
             for context in contexts:
                 context.get_property = partial(self._get_property, context.get_property)
@@ -233,7 +233,7 @@ class Harness:
         return get_property(path)
 
     def detach(self, stream: object) -> None:
-        """A stream is closed."""
+        """Drop further effects of a stream."""
         self._streams.pop(id(stream), None)
 
     def feed(self, what: str, size: int, end_stream: bool, event: Callable[[], list[Effect]]) -> None:
@@ -323,7 +323,7 @@ class Harness:
         return None
 
     def _answered(self, callout: Callout, answer: Any) -> list[Effect]:
-        """The effects of an answer, now or later."""
+        """Deliver an answer, now or later. Returns the effects."""
         if answer is NEVER:
             return []
         if isinstance(answer, Later):
@@ -354,7 +354,7 @@ class Harness:
     # -- Reports -------------------------------------------------------------------------------------------------
 
     def transcript(self) -> list[str]:
-        """Callbacks and hostcalls, a line each, which are the same on every engine."""
+        """A line for each callback and hostcall; the same on every engine."""
         lines = []
         for entry in self.recorder.timeline:
             if isinstance(entry, Invocation):
@@ -362,7 +362,7 @@ class Harness:
         return lines
 
     def report(self) -> str:
-        """The report of a failed test: requests, log lines, the last hostcalls, failures."""
+        """A report for a failed test: requests, log lines, the last hostcalls, failures."""
         lines = self.logs.lines()
         calls = [
             f"{entry.plugin} {entry.name}: {describe(event)}"
@@ -381,14 +381,14 @@ class Harness:
             told.append(f"the profile {self.profile.name!r} does not show: {', '.join(dict.fromkeys(self.withheld))}")
         if self.lacking:
             told.append(f"the profile {self.profile.name!r} does not have: {', '.join(self.lacking)}")
-        told += [f"nobody answers for the cluster {name!r}: write {how}" for name, how in self.unanswered.items()]
+        told += [f"no answer is set for the cluster {name!r}: write {how}" for name, how in self.unanswered.items()]
         if self.callouts:
             told += ["callouts:", *(f"  {callout!r}" for callout in self.callouts)]
         return "\n".join([*told, *(failure.report() for failure in self.failures)])
 
     @property
     def lacking(self) -> list[str]:
-        """Hostcalls of filters that the profile does not have."""
+        """Hostcalls that filters have made and the profile lacks."""
         has = self.profile.hostcalls
         if has is None:
             return []
@@ -412,30 +412,30 @@ class Harness:
 
 
 class FilterUnderTest:
-    """A filter, or a chain of filters, in a `Harness`, whose state is available here too.
+    """A filter or a chain of filters in a `Harness`, with access to the state of the harness.
 
-    `upstream` answers requests: a `Response`, a status, a body, a list (one for each request, in turn), a function of
-    the `Request` that it got, `later(…)`, `NEVER` or `FAIL`.
+    `upstream` answers requests. It is a `Response`, a status, a body, a list (one for each request, in turn), a
+    function of the received `Request`, `later(…)`, `NEVER` or `FAIL`.
     """
 
     def __init__(self, harness: Harness, plugins: list[Any]) -> None:
         self.harness = harness
         self.plugins = plugins
         self.patience = 60.0
-        """Most seconds of the test's clock that a request waits while it is paused and events are due."""
+        """Maximum seconds of the test's clock for which a paused request waits for events."""
         self.buffer_limit = BUFFER_LIMIT
-        """Bytes that filters may hold of a body."""
+        """Maximum bytes of a body that filters may hold."""
         self.http, self.grpc, self.redis, self.clock = harness.http, harness.grpc, harness.redis, harness.clock
         self.names = harness.names
         self.turns: Any = 200
 
     def new_stream(self, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue]) -> HttpStream:
-        """A stream of the host for one request through these plugins."""
+        """A new stream of the host for one request through these plugins."""
         return self.harness.host.http_stream(plugins, properties=properties, buffer_limit=self.buffer_limit)
 
     @property
     def upstream(self) -> Any:
-        """The answer to requests; an empty response with status 200 if it is not set."""
+        """The answer to requests; by default an empty response with status 200."""
         return self.turns
 
     @upstream.setter
@@ -466,11 +466,11 @@ class FilterUnderTest:
         return stream.result
 
     def get(self, url: str = "/", headers: HeadersLike = (), **parts: Any) -> Outcome:
-        """`request` by GET."""
+        """`request` with the method GET."""
         return self.request("GET", url, headers, **parts)
 
     def post(self, url: str = "/", headers: HeadersLike = (), body: bytes | str = b"", **parts: Any) -> Outcome:
-        """`request` by POST."""
+        """`request` with the method POST."""
         return self.request("POST", url, headers, body, **parts)
 
     def stream(
@@ -483,11 +483,11 @@ class FilterUnderTest:
         properties: Mapping[str, PropertyValue] | None = None,
         **parts: Any,
     ) -> HttpExchange:
-        """A request that is fed part by part. Arguments as those of `request`."""
+        """Start a request that is fed part by part. The arguments are those of `request`."""
         return HttpExchange(self, Request(method, url, headers, body, **parts), dict(properties or {}))
 
     def tcp(self, *, properties: Mapping[str, PropertyValue] | None = None) -> TcpConnection:
-        """A TCP connection through the filters."""
+        """Open a TCP connection through the filters."""
         return TcpConnection(self, dict(properties or {}))
 
     # -- State ---------------------------------------------------------------------------------------------------
@@ -510,11 +510,11 @@ class FilterUnderTest:
 
     @property
     def failure(self) -> Failure | None:
-        """The failure of the guest, if it has failed."""
+        """The first failure of these filters, or ``None``."""
         return next((plugin.failure for plugin in self.plugins if plugin.failure), None)
 
     def close(self) -> None:
-        """End these filters: on_done, on_delete."""
+        """End these filters (on_done, on_delete)."""
         for plugin in self.plugins:
             self.harness.feed("end of a plugin", 0, True, plugin.close)
 
@@ -523,7 +523,7 @@ class FilterUnderTest:
 
 
 class StreamRecorder(Recorder):
-    """A recorder that knows the streams of its entries."""
+    """A recorder that also notes the streams of its entries."""
 
     def __init__(self) -> None:
         super().__init__(LogLevel.TRACE)
@@ -548,11 +548,11 @@ class StreamRecorder(Recorder):
 
     def stream_of(self, callout: effects.Callout) -> object:
         """The stream for which a callout was made, or ``None``."""
-        vm = getattr(callout.plugin, "_vm", None)  # only filters have one
+        vm = getattr(callout.plugin, "_vm", None)  # only filters have a VM
         return self._dispatched.get((id(vm), callout.token))
 
     def of(self, stream: object, first: int) -> tuple[list[Invocation], Logs]:
-        """Callbacks and log lines for a stream, or for no stream, from an entry of the timeline on."""
+        """Callbacks and log lines for `stream` or without a stream, from the entry `first` of the timeline on."""
         entries = [
             entry
             for entry in self.timeline[first:]

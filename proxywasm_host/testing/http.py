@@ -1,6 +1,6 @@
-"""Requests and responses as tests write and read them: text, and bytes for bodies.
+"""Requests and responses for tests, as text, with bodies as bytes.
 
-Messages that come out of filters have the same classes, so you can compare them.
+Messages from filters have the same classes, so you can compare them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["Headers", "HeadersLike", "Request", "Response", "in_chunks", "respon
 
 HeadersLike = Union["Headers", Mapping[str, str], Iterable[tuple[str, str]]]
 SHOWN = 200
-"""Most bytes of a body in a repr."""
+"""Maximum bytes of a body in a repr."""
 
 
 class Headers:
-    """Headers in order; a name may come several times, and is found in any case.
+    """Headers in order. A name may occur several times, and look-ups ignore case.
 
-    ``headers["x"]`` is the value, or several joined by a comma. Equal to a mapping or a list of pairs with the same
-    names and values; order matters only among values of one name. Pseudo headers (``:path``) are not among them.
+    ``headers["x"]`` is the value, or several joined by commas. Headers are equal to a mapping or list of pairs with the
+    same names and values; order matters only among values of one name. They do not include pseudo headers (``:path``).
     """
 
     def __init__(self, pairs: HeadersLike = ()) -> None:
@@ -35,7 +35,7 @@ class Headers:
         return [value for key, value in self.pairs if key == name.lower()]
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """The values of a header, joined by ``", "``; `default` if there is none."""
+        """The values of a header, joined by ``", "``; `default` without the header."""
         values = self.get_all(name)
         return ", ".join(values) if values else default
 
@@ -60,13 +60,13 @@ class Headers:
             if not isinstance(other, (Mapping, list, tuple)):
                 return NotImplemented
             other = Headers(other)
-        # The sort is stable: values of one name keep their order.
+        # The sort is stable, so values of one name keep their order.
         return sorted(self.pairs, key=_name) == sorted(other.pairs, key=_name)
 
     __hash__ = None  # type: ignore[assignment]
 
     def lines(self) -> list[str]:
-        """``name: value`` of each, sorted by name, for output and comparison."""
+        """Lines ``name: value``, sorted by name, for output and comparison."""
         return [f"{name}: {value}" for name, value in sorted(self.pairs, key=_name)]
 
     def __repr__(self) -> str:
@@ -78,7 +78,7 @@ def _name(pair: tuple[str, str]) -> str:
 
 
 def _items(pairs: Any) -> list[tuple[str, str]]:
-    """Pairs of text. Raises: TypeError."""
+    """Check headers, and return them as pairs of text. Raises: TypeError."""
     if isinstance(pairs, Headers):
         return pairs.pairs
     listed = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
@@ -89,7 +89,7 @@ def _items(pairs: Any) -> list[tuple[str, str]]:
 
 
 def in_chunks(body: bytes, size: int | None) -> list[bytes]:
-    """A body in parts of `size` bytes; ``None`` makes one part. An empty body has no parts."""
+    """A body in parts of `size` bytes, or in one part if `size` is ``None``. An empty body has no parts."""
     if size is not None and size < 1:
         raise ValueError(f"a chunk has one byte at least, not {size}")
     size = size or len(body) or 1
@@ -98,13 +98,13 @@ def in_chunks(body: bytes, size: int | None) -> list[bytes]:
 
 @dataclass(init=False, eq=False)
 class _Whole:
-    """Base of requests and responses."""
+    """Base class of requests and responses."""
 
     headers: Headers
     chunks: list[bytes] = field(default_factory=list)
     trailers: Headers = field(default_factory=Headers)
     complete: bool = True
-    """For a message that came out of filters: whether its end has come."""
+    """For a message from filters: whether its end has arrived."""
 
     def _fill(
         self,
@@ -118,7 +118,7 @@ class _Whole:
         self.headers, self.trailers, self.complete = Headers(headers), Headers(trailers), True
         if data is not None:
             if body or chunks is not None:
-                raise TypeError("a body is given once: by body=, chunks= or json=")
+                raise TypeError("give a body only once, as body=, chunks= or json=")
             body = json.dumps(data)
             if "content-type" not in self.headers:
                 self.headers.pairs.append(("content-type", "application/json"))
@@ -133,7 +133,7 @@ class _Whole:
 
     @property
     def text(self) -> str:
-        """The body as text; what is not UTF-8 is escaped."""
+        """The body as text; bytes that are not UTF-8 are escaped."""
         return self.body.decode("utf-8", "backslashreplace")
 
     def json(self) -> Any:
@@ -141,7 +141,7 @@ class _Whole:
         return json.loads(self.body)
 
     def events(self) -> list[Any]:
-        """The data of each server-sent event: JSON where it is that, else text, as `sse` takes them."""
+        """The data of each server-sent event, parsed if it is JSON, else as text; the reverse of `sse`."""
         found: list[Any] = []
         for event in self.text.replace("\r\n", "\n").split("\n\n"):
             lines = [line.removeprefix("data:").removeprefix(" ") for line in event.split("\n") if line[:5] == "data:"]
@@ -156,7 +156,7 @@ class _Whole:
         raise NotImplementedError
 
     def lines(self) -> list[str]:
-        """The whole message, one header a line, for output and comparison."""
+        """The whole message with one header per line, for output and comparison."""
         body = [*self.text.splitlines()] if self.chunks else []
         end = [] if self.complete else ["(its end never came)"]
         return [
@@ -185,7 +185,7 @@ class _Whole:
 
 
 class Request(_Whole):
-    """A request. `url` may be a path alone; its host is ``example.com`` then."""
+    """A request. `url` may be only a path; then the host is ``example.com``."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class Request(_Whole):
         trailers: HeadersLike = (),
         json: Any = None,
     ) -> None:
-        """`chunks` is the body in parts as they come; else `body`, or `json` as such, in parts of `chunk_size`.
+        """The body is `chunks`, part by part, or else `body` or `json` in parts of `chunk_size`.
 
         Raises: TypeError, ValueError.
         """
@@ -214,7 +214,7 @@ class Request(_Whole):
     def of(
         cls, pairs: HeaderList, body: bytes = b"", trailers: Iterable[tuple[bytes, bytes]] = (), complete: bool = True
     ) -> Request:
-        """A request from `pairs` with pseudo headers, of filters or a callout."""
+        """A request from `pairs` with pseudo headers, as filters and callouts have them."""
         self = cls.__new__(cls)
         known, headers = _parted(pairs)
         self._fill(headers, body, None, None, _decoded(trailers))
@@ -251,7 +251,7 @@ class Response(_Whole):
         trailers: HeadersLike = (),
         json: Any = None,
     ) -> None:
-        """As those of a `Request`; `status` from 100 to 999. Raises: TypeError, ValueError."""
+        """The arguments are those of a `Request`, and `status` from 100 to 999. Raises: TypeError, ValueError."""
         self._fill(headers, body, chunks, chunk_size, trailers, json)
         self.status = Message.response(status).status
 
@@ -259,7 +259,7 @@ class Response(_Whole):
     def of(
         cls, pairs: HeaderList, body: bytes = b"", trailers: Iterable[tuple[bytes, bytes]] = (), complete: bool = True
     ) -> Response:
-        """A response from pairs, with ``:status``, and a body."""
+        """A response from `pairs` with ``:status``, and a body."""
         self = cls.__new__(cls)
         known, headers = _parted(pairs)
         self._fill(headers, body, None, None, _decoded(trailers))
@@ -278,7 +278,7 @@ class Response(_Whole):
 
 
 def response_of(answer: Any, what: str) -> Response:
-    """A response, a status, or a body as a response. Raises: TypeError."""
+    """A response from a response, a status or a body. Raises: TypeError."""
     if isinstance(answer, Response):
         return answer
     if isinstance(answer, int) and not isinstance(answer, bool):
@@ -289,12 +289,12 @@ def response_of(answer: Any, what: str) -> Response:
 
 
 def sse(*events: object, chunk_size: int | None = None, done: str = "[DONE]", headers: HeadersLike = ()) -> Response:
-    """A response of server-sent events, as language models stream them.
+    """A response with server-sent events, as streamed by language models.
 
     Args:
-        events: data of each: text as it is, anything else as JSON.
-        chunk_size: cut the stream into chunks of so many bytes; otherwise each event is a chunk.
-        done: data of the last event; empty for no such event.
+        events: the data of each event: text, unchanged; anything else as JSON.
+        chunk_size: bytes of each chunk; by default each event is a chunk.
+        done: data of the last event; empty for none.
     """
     told = [event if isinstance(event, str) else json.dumps(event) for event in (*events, *([done] if done else []))]
     parts = ["".join(f"data: {line}\n" for line in text.split("\n")).encode() + b"\n" for text in told]
@@ -314,13 +314,13 @@ def _decoded(pairs: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 
 
 def encoded(pairs: Iterable[tuple[str, str]]) -> HeaderList:
-    """Pairs as filters get them."""
+    """Pairs in the form for filters."""
     return [
         (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape")) for name, value in pairs
     ]
 
 
 def _parted(pairs: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Pseudo headers, and the others."""
+    """Pseudo headers by name, and the other headers."""
     decoded = _decoded(pairs)
     return {name: value for name, value in decoded if name[:1] == ":"}, [pair for pair in decoded if pair[0][:1] != ":"]

@@ -1,4 +1,4 @@
-"""A request or a response, whole, as filters see it."""
+"""Whole requests and responses in the form for filters."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ Text = Union[str, bytes]
 Pairs = Iterable[tuple[Text, Text]]
 
 METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""A token of RFC 9110, 5.6.2."""
+"""A ``token`` of RFC 9110, section 5.6.2."""
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 WRITE_A_URL = "write it as http://HOST/PATH, https://HOST/PATH, or /PATH alone"
 
 
 @dataclass
 class Message:
-    """A request or a response as filters see it: pseudo headers first, names in lower case.
+    """A request or a response in the form for filters: pseudo headers first, names in lower case.
 
-    The last of `chunks` carries the end of the stream if there are no trailers; the headers do, if there is neither.
-    A body whose end comes separately, as with HTTP/1.1, has an empty last chunk.
+    Without trailers, the last of `chunks` has the end of the stream; without both, the headers have it. A body whose
+    end comes separately, as with HTTP/1.1, has an empty last chunk.
     """
 
     headers: HeaderList
     chunks: list[bytes] = field(default_factory=list)
     trailers: HeaderList = field(default_factory=list)
     complete: bool = True
-    """For a message that came out of filters: whether its end has come."""
+    """For a message from filters: whether its end has arrived."""
 
     @classmethod
     def request(
@@ -48,10 +48,10 @@ class Message:
         *,
         http1: bool = True,
     ) -> Message:
-        """A request as Envoy shows it: ``:authority``, ``:path``, ``:method``, ``:scheme``, then `headers`.
+        """A request as in Envoy: ``:authority``, ``:path``, ``:method``, ``:scheme``, then `headers`.
 
-        `url` may be only a path. ``host`` becomes ``:authority``; a pseudo header among `headers` overrides `method`
-        and `url`; values of a header that may occur only once are joined. `http1`: a body ends with an empty chunk,
+        `url` may be only a path. ``host`` becomes ``:authority``. A pseudo header in `headers` overrides `method` and
+        `url`. Values of a header that may occur only once are joined. With `http1`, a body ends with an empty chunk
         unless trailers follow.
 
         Raises: ValueError or TypeError, for an invalid method, URL, header or body.
@@ -74,7 +74,7 @@ class Message:
         *,
         http1: bool = True,
     ) -> Message:
-        """A response as Envoy shows it; arguments as those of `request`, and `status` from 100 to 999."""
+        """A response as in Envoy. The arguments are those of `request`, and `status` from 100 to 999."""
         if not isinstance(status, int):
             raise TypeError(f"a status is a number, not {status!r}: write Message.response(200, …)")
         if not 100 <= status <= 999:
@@ -91,21 +91,21 @@ class Message:
 
     @property
     def body(self) -> bytes:
-        """All chunks as one."""
+        """All chunks, joined."""
         return b"".join(self.chunks)
 
     @property
     def status(self) -> int:
-        """The status of a response. Raises: ValueError, if it has none that is a number."""
+        """The status of a response. Raises: ValueError, if it is missing or not a number."""
         return int(self.first(b":status"))
 
     def first(self, name: bytes) -> bytes:
-        """The first value of a header; empty if there is none."""
+        """The first value of a header; empty without the header."""
         return next((value for key, value in self.headers if key == name), b"")
 
 
 def _checked(method: Any, url: Any) -> str:
-    """Check that the URL is text, and comes after a method."""
+    """Check method and URL, and return the URL. Raises: TypeError, ValueError."""
     for what, value in (("method", method), ("URL", url)):
         if not isinstance(value, str):
             raise TypeError(f"a {what} is text, not {value!r}: write Message.request('GET', 'http://example.com/')")
@@ -117,7 +117,7 @@ def _checked(method: Any, url: Any) -> str:
 
 
 def _parts(url: str) -> tuple[bytes, bytes, bytes]:
-    """Scheme, authority and path of a URL."""
+    """Scheme, authority and path of a URL. Raises: ValueError."""
     if not url or any(character.isspace() for character in url):
         raise ValueError(f"{url!r} is not a URL: it is empty or has white space in it")
     if url.startswith("/"):
@@ -138,7 +138,7 @@ def _parts(url: str) -> tuple[bytes, bytes, bytes]:
 
 
 def _pairs(pairs: Any, what: str) -> HeaderList:
-    """Headers or trailers in the form for filters. Raises: TypeError."""
+    """Check headers or trailers, and return them in the form for filters. Raises: TypeError."""
     if isinstance(pairs, Mapping):
         raise TypeError(
             f"{what} are a list of (name, value) pairs, for a name may come twice: write list(….items()), not a mapping"
@@ -155,7 +155,7 @@ def _pair(pair: Any, what: str) -> tuple[bytes, bytes]:
 
 
 def _body(chunks: Any) -> list[bytes]:
-    """The parts of a body. Raises: TypeError."""
+    """Check the parts of a body, and return them. Raises: TypeError."""
     if isinstance(chunks, (str, bytes, bytearray, memoryview)) or not isinstance(chunks, Iterable):
         raise TypeError(f"a body is a list of parts, not {chunks!r}: write [b'…'], even for one part")
     parts = list(chunks)

@@ -17,13 +17,10 @@ __all__ = ["Logs", "Outcome"]
 
 
 class Logs(list[GuestLog]):
-    """Lines that guests logged.
-
-    ``logs.info`` are the messages of a level; ``"text" in logs`` looks into each message.
-    """
+    """Lines that guests logged. ``logs.info`` are the messages of a level; ``"text" in logs`` searches each message."""
 
     def messages(self, level: int) -> list[str]:
-        """The messages of a level."""
+        """The messages with this level."""
         return [line.message for line in self if line.level == level]
 
     @property
@@ -57,7 +54,7 @@ class Logs(list[GuestLog]):
         return self.messages(LogLevel.CRITICAL)
 
     def lines(self) -> list[str]:
-        """Each as a line: level, plugin, message."""
+        """A line for each entry: level, plugin, message."""
         return [f"{LogLevel(line.level).name.lower()} {line.plugin}: {line.message}" for line in self]
 
     def __contains__(self, what: object) -> bool:
@@ -71,31 +68,31 @@ class Logs(list[GuestLog]):
 
 @dataclass(repr=False, eq=False)
 class Outcome:
-    """The result of a request, at its end or before. Results with the same `lines` are equal."""
+    """The result of a request, during or after it. Results with the same `lines` are equal."""
 
     upstream: Request | None = None
-    """The request that upstream got; ``None`` if nothing reached it, not ``complete`` without its end."""
+    """The request that upstream got; ``None`` if nothing reached it, and not ``complete`` if its end is missing."""
     response: Response | None = None
     """The response that the client got."""
     local_response: LocalResponse | None = None
-    """The answer of a filter, or of the host on its behalf, instead of upstream's."""
+    """The response of a filter, or of the host on its behalf, instead of upstream's."""
     details: str = ""
     """Envoy's response code details."""
     reset: str | None = None
-    """Why the stream was reset, if it was."""
+    """The reason of a reset, or ``None``."""
     paused: dict[str, str] = field(default_factory=dict)
-    """Held messages: ``request`` or ``response`` → name of the plugin that holds it."""
+    """The plugin that holds the ``request`` or the ``response``."""
     failure: Failure | None = None
-    """The first failure of a guest of this chain."""
+    """The first failure of a guest in this chain."""
     properties: dict[str, bytes] = field(default_factory=dict)
     """Properties that filters stored in the stream with ``proxy_set_property``."""
     callouts: list[Callout] = field(default_factory=list)
-    """The callouts for it, in order."""
+    """The callouts for this request, in order."""
     invocations: list[Invocation] = field(default_factory=list)
-    """The callbacks for it, with their hostcalls."""
+    """The callbacks for this request, with their hostcalls."""
     logs: Logs = field(default_factory=Logs)
     took: float = 0.0
-    """Seconds of the test's clock."""
+    """Duration in seconds of the test's clock."""
 
     @property
     def status(self) -> int | None:
@@ -108,7 +105,7 @@ class Outcome:
         return refusals(self.invocations)
 
     def lines(self) -> list[str]:
-        """Everything that is visible from outside, for output and comparison; see `Harness.snapshot`."""
+        """Everything that is visible from outside, for output and comparison (``proxywasm_snapshot``)."""
         lines = ["upstream got:", *_indented(self.upstream), "", "the client got:", *_indented(self.response)]
         for title, told in (
             ("callouts", [f"{each.kind} {each.cluster}: {each!r}" for each in self.callouts]),
@@ -121,7 +118,7 @@ class Outcome:
         return lines
 
     def ended(self) -> Iterator[str]:
-        """Unusual ends: a local response, a reset, a pause, a failure."""
+        """A text for each unusual end: a local response, a reset, a pause, a failure."""
         if self.local_response:
             yield f"answered on the way{f': {self.details}' if self.details else ''}"
         if self.reset:

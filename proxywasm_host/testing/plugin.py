@@ -1,10 +1,10 @@
-"""The plugin for pytest: the fixture `proxywasm`, a `Harness` for each test.
+"""The plugin for pytest, with the fixture `proxywasm`, a `Harness` for each test.
 
     def test_without_a_token(proxywasm):
         auth = proxywasm("auth.wasm", {"token": "t"})
         assert auth.get("/x").status == 401
 
-pytest loads it wherever this distribution is installed, so it imports nothing that a test does not need.
+pytest loads it wherever this distribution is installed, so it imports modules only when a test needs them.
 """
 
 from __future__ import annotations
@@ -32,39 +32,43 @@ if TYPE_CHECKING:
 HARNESS: pytest.StashKey[Harness] = pytest.StashKey()
 COVERAGE: pytest.StashKey[Coverage] = pytest.StashKey()
 COVERED = "proxywasm_coverage"
-"""Name under which a process of pytest-xdist hands its coverage over."""
+"""Name under which a process of pytest-xdist returns its coverage."""
 SEEN: pytest.StashKey[dict[str, tuple[str, list[str]]]] = pytest.StashKey()
-"""The actions of filters in a test, on the first engine of the test."""
+"""The first engine of each test, and the actions of filters on it."""
 BUILDS = (
     ("Cargo.toml", "cargo build --release --target wasm32-wasip1", "target/*/release"),
     ("go.mod", "env GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o {name} .", "."),
     ("package.json", "npm run asbuild", "build"),
     ("Makefile", "make", "."),
 )
-"""By a build file beside or above a module: the command that builds it, and the folder of the result."""
+"""Build files next to or above a module, with the command that builds it and the folder of the result."""
 TEST_ENGINES = "proxywasm_host.test_engines"
 MARKER = (
-    "proxywasm(engine=None, compare=True, **options): what the fixture `proxywasm` is made with: an engine, several or "
+    "proxywasm(engine=None, compare=True, **options): arguments of the fixture `proxywasm`: an engine, several or "
     "'all', options of proxywasm_host.testing.Harness (profile, seed, limits, …); compare=False: engines may differ."
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options ``--proxywasm-…``."""
-    group = parser.getgroup("proxywasm", "filters of Proxy-Wasm")
+    """Add the options ``--proxywasm-…``."""
+    group = parser.getgroup("proxywasm", "Proxy-Wasm filters")
     group.addoption(
         "--proxywasm-engine", metavar="NAME", help="engines for the fixture proxywasm: names with commas, or 'all'"
     )
     group.addoption(
-        "--proxywasm-profile", metavar="NAME", help="whose behaviour filters meet: envoy, spec, higress, gcp, gcore"
+        "--proxywasm-profile",
+        metavar="NAME",
+        help="the host profile of filters: envoy, spec, higress, gcp, wasmx, gcore",
     )
-    group.addoption("--proxywasm-update", action="store_true", help="write the snapshots of proxywasm_snapshot anew")
-    group.addoption("--proxywasm-no-build", action="store_true", help="do not run what proxywasm_build says")
-    said = "tell which callbacks, hostcalls and functions filters met"
+    group.addoption("--proxywasm-update", action="store_true", help="rewrite the snapshots of proxywasm_snapshot")
+    group.addoption("--proxywasm-no-build", action="store_true", help="do not run the commands of proxywasm_build")
+    said = "report which callbacks, hostcalls and functions of filters the tests reached"
     group.addoption("--proxywasm-coverage", action="store_true", help=said)
-    group.addoption("--proxywasm-coverage-json", metavar="FILE", help="write that as JSON")
-    group.addoption("--proxywasm-coverage-html", metavar="FILE", help="write that as a page")
-    group.addoption("--proxywasm-coverage-under", metavar="PERCENT", type=float, help="fail if a filter has less")
+    group.addoption("--proxywasm-coverage-json", metavar="FILE", help="write the coverage as JSON")
+    group.addoption("--proxywasm-coverage-html", metavar="FILE", help="write the coverage as an HTML page")
+    group.addoption(
+        "--proxywasm-coverage-under", metavar="PERCENT", type=float, help="fail if a filter has less coverage"
+    )
     parser.addini("proxywasm_engine", "As --proxywasm-engine.", default="")
     parser.addini("proxywasm_profile", "As --proxywasm-profile.", default="")
     parser.addini(
@@ -73,14 +77,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker ``proxywasm`` known."""
+    """Register the marker ``proxywasm``, and check the options."""
     config.addinivalue_line("markers", MARKER)
     config.stash[SEEN] = {}
     _check(config)
 
 
 def _check(config: pytest.Config) -> None:
-    """Check options. Raises: pytest.UsageError, for an unknown engine or profile."""
+    """Check the options. Raises: pytest.UsageError, for an unknown engine or profile."""
     for name in _said(config, "engine").split(","):
         if name and name != "all" and name not in _entry_points(TEST_ENGINES):
             from proxywasm_host.engine.registry import check_name
@@ -100,7 +104,7 @@ def _check(config: pytest.Config) -> None:
 
 
 def _said(config: pytest.Config, name: str) -> str:
-    """An option of the command line, else of the configuration."""
+    """An option of the command line, or else of the configuration."""
     return config.getoption(f"--proxywasm-{name}") or config.getini(f"proxywasm_{name}") or ""
 
 
@@ -115,7 +119,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Build the filters, once for a session."""
+    """Build the filters, once per session."""
     config = session.config
     if config.getoption("--proxywasm-no-build") or config.option.collectonly or hasattr(config, "workerinput"):
         return
@@ -127,9 +131,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def _find(path: Any, test: Path, root: Path) -> Any:
-    """A module's file: beside the test, in pytest's root, in the current directory, or where its compiler puts it.
+    """Find the file of a module next to the test, in pytest's root or the current directory, or where its compiler puts
+    it.
 
-    Raises: FileNotFoundError, with how to build it.
+    Raises: FileNotFoundError, whose message says how to build it.
     """
     from proxywasm_host.fetch.reference import is_remote
 
@@ -182,7 +187,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def proxywasm_engine(request: pytest.FixtureRequest) -> str | None:
-    """The name of the test's engine; ``None`` for the preferred one of those installed."""
+    """The name of the test's engine; ``None`` for the preferred installed engine."""
     name: str | None = getattr(request, "param", None)
     return name
 
@@ -194,7 +199,7 @@ def proxywasm_engine(request: pytest.FixtureRequest) -> str | None:
 def proxywasm(request: pytest.FixtureRequest, proxywasm_engine: str | None) -> Iterator[Harness]:
     """A `Harness`: ``proxywasm("auth.wasm", configuration)`` is a filter under test.
 
-    Files are searched beside the test, in pytest's root, in the current directory, and where compilers put them.
+    It looks for files next to the test, in pytest's root and the current directory, and where compilers put them.
     """
     from proxywasm_host.testing.harness import Harness
 
@@ -222,9 +227,9 @@ def proxywasm(request: pytest.FixtureRequest, proxywasm_engine: str | None) -> I
 
 
 def _test_engine(name: str | None) -> Any:
-    """A stand-in engine that a distribution offers for tests, under the entry-point group `TEST_ENGINES`, or ``None``.
+    """The stand-in engine of this name from the entry points in the group `TEST_ENGINES`, or ``None``.
 
-    It is an `Engine` with a method ``module_of(path)``: the module that stands for a filter's file.
+    It is an `Engine` with a method ``module_of(path)``, which returns the module that represents a filter's file.
     """
     entry = _entry_points(TEST_ENGINES).get(name or "")
     return entry.load()() if entry else None
@@ -232,7 +237,7 @@ def _test_engine(name: str | None) -> Any:
 
 @lru_cache(None)
 def _entry_points(group: str) -> dict[str, EntryPoint]:
-    """Stand-in engines by name, cached, because Python's search in all distributions takes longer than a test."""
+    """Entry points by name, cached because Python's search in all distributions takes longer than a test."""
     from importlib.metadata import entry_points
 
     return {entry.name: entry for entry in entry_points(group=group)}
@@ -240,7 +245,7 @@ def _entry_points(group: str) -> dict[str, EntryPoint]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Fail a passed test whose filters acted differently on another engine."""
+    """Run a test, and fail it if its filters acted differently on another engine."""
     yield
     harness = item.stash.get(HARNESS, None)
     params = getattr(item, "callspec", _NoParams).params
@@ -253,14 +258,14 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     first, before = item.config.stash[SEEN].setdefault(key, (engine, did))
     if before != did:
         diff = "\n".join(unified_diff(before, did, first, engine, lineterm="", n=2))
-        pytest.fail(f"the filter does something else on {engine} than on {first}:\n{diff}", pytrace=False)
+        pytest.fail(f"the filter acts differently on {engine} than on {first}:\n{diff}", pytrace=False)
 
 
 @pytest.fixture
 def proxywasm_snapshot(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Compare an `Outcome` (or lines) with its snapshot: ``proxywasm_snapshot(outcome, name="")``.
 
-    The file is ``__snapshots__/MODULE/TEST.txt`` beside the test; ``pytest --proxywasm-update`` writes it.
+    The file is ``__snapshots__/MODULE/TEST.txt`` next to the test. ``pytest --proxywasm-update`` writes it.
     """
     node = request.node
     parts = [
@@ -284,7 +289,9 @@ def proxywasm_snapshot(request: pytest.FixtureRequest) -> Callable[..., None]:
         before = path.read_text(encoding="utf-8").splitlines()
         if before != lines:
             diff = "\n".join(unified_diff(before, lines, path.name, "now", lineterm=""))
-            pytest.fail(f"not as in the snapshot (pytest --proxywasm-update writes it anew):\n{diff}", pytrace=False)
+            pytest.fail(
+                f"this differs from the snapshot (pytest --proxywasm-update rewrites it):\n{diff}", pytrace=False
+            )
 
     return compare
 
@@ -298,7 +305,7 @@ class _NoParams:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Add the filters' logs and actions to a failed test, and leave our own frames out of its traceback."""
+    """Add the filters' logs and actions to the report of a failed test, and hide our own frames in its traceback."""
     for entry in call.excinfo.traceback if call.excinfo else ():
         if _is_ours(entry):
             entry.frame.f_globals["__tracebackhide__"] = _is_hidden
@@ -311,7 +318,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 OURS = ("proxywasm_host.", "proxywasm_engine_")
 SPOKEN = (AssertionError, LookupError, OSError, TypeError, ValueError)
-"""Errors whose message says what was wrong, beside our own ones."""
+"""Errors other than our own whose message says what was wrong."""
 
 
 def _is_ours(entry: Any) -> bool:
@@ -319,13 +326,13 @@ def _is_ours(entry: Any) -> bool:
 
 
 def _is_hidden(error: pytest.ExceptionInfo[BaseException]) -> bool:
-    """Whether our frames are of no use: the error comes from the test's own function or argument."""
+    """Whether to hide our frames, because the error comes from a function or an argument of the test."""
     said = isinstance(error.value, SPOKEN) or type(error.value).__module__.startswith(OURS)
     return said or not _is_ours(error.traceback[-1])
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
-    """Explain how two messages, headers or outcomes differ, one header a line."""
+    """Explain how two messages, headers or outcomes differ, with one header per line."""
     http, outcome = (sys.modules.get(f"proxywasm_host.testing.{name}") for name in ("http", "outcome"))
     if http is None or outcome is None or op != "==":
         return None
@@ -357,7 +364,7 @@ def _by_title(diff: list[str]) -> Iterator[str]:
 
 
 def _readable(value: Any) -> Iterator[str]:
-    """The lines of a message, of headers or of an outcome; a body of JSON takes several lines."""
+    """The lines of a message, of headers or of an outcome, with JSON bodies over several lines."""
     for line in value.lines():
         text = line.lstrip()
         try:
@@ -412,7 +419,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the coverage, if it is wanted."""
+    """Print the coverage, if requested."""
     coverage = config.stash.get(COVERAGE, None)
     if coverage is None:
         return

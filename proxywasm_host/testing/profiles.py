@@ -1,9 +1,9 @@
-"""Hosts in production, for tests: their behaviour, the hostcalls that they lack, and the properties that they hide.
+"""Profiles of production hosts for tests: their behaviour, and the hostcalls and properties that they lack.
 
 Sources: `envoy`, `spec` and `wasmx`: `proxywasm_host.abi.profile`. `higress`: Envoy, with Higress's ABI 0.2.100.
-`gcp`: the README of plugins of Google Cloud's Service Extensions: the clock stands still in each stream,
-``plugin_root_id`` is the only property, and there are no callouts, shared data, queues, metrics or ticks. `gcore`:
-FastEdge's permissions of properties, and headers that can be read until the stream ends.
+`gcp`: the README of plugins for Google Cloud's Service Extensions. The clock stands still in each stream,
+``plugin_root_id`` is the only property, and callouts, shared data, queues, metrics and ticks do not exist. `gcore`: the
+permissions for properties of FastEdge, and headers that can be read until the stream ends.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ __all__ = ["HOST_PROFILES", "HostProfile", "host_profile"]
 
 @dataclass(frozen=True)
 class HostProfile:
-    """A host in production, for tests."""
+    """The profile of a production host, for tests."""
 
     name: str
     profile: Profile
     hostcalls: frozenset[str] | None = None
-    """The hostcalls that it has; ``None`` for all. Others are refused."""
+    """The available hostcalls, or ``None`` for all. Others are refused."""
     properties: frozenset[str] | None = None
-    """The properties that it shows, by the beginning of their dotted name; ``None`` for all."""
+    """The readable properties, by the beginning of their dotted names, or ``None`` for all."""
     frozen_clock: bool = False
-    """Whether time stands still for guests during a stream."""
+    """Whether the clock of guests stands still during a stream."""
 
     @property
     def capabilities(self) -> frozenset[str] | None:
-        """Allowed hostcalls and callbacks, for `FilterConfig.capabilities`."""
+        """The allowed hostcalls and callbacks, for `FilterConfig.capabilities`."""
         if self.hostcalls is None:
             return None
         return self.hostcalls | {row.name for rows in (CALLBACKS, WASI) for row in rows}
@@ -90,7 +90,7 @@ HOST_PROFILES = {
 
 
 def host_profile(profile: str | Profile | HostProfile) -> HostProfile:
-    """A profile by its name, or the profile itself. Raises: LookupError."""
+    """A profile from its name or from a profile. Raises: LookupError."""
     if isinstance(profile, HostProfile):
         return profile
     if isinstance(profile, Profile):

@@ -1,6 +1,6 @@
-"""A simulated Redis for callouts of filters: ``f.redis["cache"] = fake_redis(f.clock)``.
+"""Simulates Redis for callouts of filters: ``f.redis["cache"] = fake_redis(f.clock)``.
 
-The package `fakeredis` answers, also scripts in Lua. Keys expire by the test's clock.
+The package `fakeredis` answers, including Lua scripts. Keys expire by the test's clock.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from proxywasm_host.testing.clock import VirtualClock
 __all__ = ["fake_redis"]
 
 STATUSES = frozenset({b"OK", b"PONG", b"QUEUED"})
-"""Answers of Redis that are simple strings; all other text is a bulk string."""
+"""Answers of Redis that are simple strings. All other text is a bulk string."""
 
 
 def fake_redis(clock: VirtualClock) -> Callable[[Callout], Any]:
-    """The answers of a new, empty Redis. Raises: ModuleNotFoundError, without the extra `fakeredis`."""
+    """A function that answers like a new, empty Redis. Raises: ModuleNotFoundError, without the extra `fakeredis`."""
     try:
         import fakeredis  # noqa: PLC0415 - from an extra
         from redis.exceptions import ResponseError  # noqa: PLC0415

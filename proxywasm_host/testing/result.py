@@ -18,15 +18,15 @@ from proxywasm_host.testing.timeline import Invocation, refusals
 __all__ = ["ExchangeResult"]
 
 SHOWN = 4
-"""Most changed headers of a message in the repr."""
+"""Maximum number of changes of a message in the repr."""
 
 
 @dataclass(repr=False)
 class ExchangeResult:
     """The result of a request.
 
-    `upstream_request` and `client_response` are ``None`` if nothing came out, and not `Message.complete` if they
-    stopped half-way. `invocations` and `logs` are those of this exchange.
+    `upstream_request` and `client_response` are ``None`` if nothing was sent, and not `Message.complete` if their end
+    is missing. `invocations` and `logs` are those of this exchange.
     """
 
     upstream_request: Message | None = None
@@ -35,9 +35,9 @@ class ExchangeResult:
     details: str = ""
     """Envoy's response code details."""
     reset: str | None = None
-    """Why the stream was reset, if it was."""
+    """The reason of a reset, or ``None``."""
     held_by: dict[str, str] = field(default_factory=dict)
-    """Messages that were paused at the end: ``request`` or ``response`` → name of the plugin that holds it."""
+    """The plugin that held the ``request`` or the ``response`` at the end."""
     failure: Failure | None = None
     effects: list[Effect] = field(default_factory=list)
     invocations: list[Invocation] = field(default_factory=list)
@@ -49,7 +49,7 @@ class ExchangeResult:
 
     @property
     def answered_by(self) -> str:
-        """``upstream``, the name of the plugin that answered instead, ``the host`` (limits, failures), or nothing."""
+        """``upstream``, the name of the plugin that answered instead, ``the host`` (limits, failures), or empty."""
         if self.local_response is None:
             return "upstream" if self.client_response else ""
         if self.failure is not None and self.details == "wasm_fail_stream":
@@ -106,7 +106,7 @@ def _changes(which: str, before: Message | None, after: Message | None) -> Itera
 
 
 def _lacks(sign: str, some: HeaderList, others: HeaderList) -> Iterator[str]:
-    """The headers of `some` that are not among `others`."""
+    """Texts for the headers of `some` that `others` lacks."""
     left = Counter(some) - Counter(others)
     for name, value in some:
         if left[name, value] > 0:

@@ -1,4 +1,4 @@
-"""`exchange`: feeds one whole request to a chain, and performs the effects."""
+"""`exchange` feeds one whole request to a chain, and performs the effects."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from proxywasm_host.testing.timeline import InputEvent, Invocation, Recorder, lo
 __all__ = ["Answer", "exchange"]
 
 MAX_REPLIES = 1000
-"""Most replies and messages of one exchange: a filter may ask again after each answer."""
+"""Maximum number of replies and queue messages in one exchange, because a filter may ask again after each answer."""
 
 Answer = Union[Reply, Sequence[Reply], Callable[[effects.Callout], Sequence[Reply]]]
-"""Answers of a cluster to a callout: a reply, several (gRPC streams), or a function that makes them."""
+"""The answer of a cluster to a callout: a reply, several replies (gRPC streams), or a function that returns them."""
 REPLIES: tuple[type, ...] = get_args(Reply)
 
 
@@ -48,15 +48,15 @@ def exchange(
     """Send a request through the plugins, answer it, and close the stream.
 
     Args:
-        host, plugins: see `Host.http_stream`, as for `properties`, `buffer_limit` (in bytes) and `header_limits`.
-        request: by default a GET of ``http://example.com/``.
+        host, plugins, properties, buffer_limit (in bytes), header_limits: see `Host.http_stream`. request: by default a
+            GET of ``http://example.com/``.
         response: upstream's response; by default an empty one with status 200.
-        recorder: records the exchange, instead of the host's own `Recorder` or a new one.
-        callouts: replies by cluster. Filters may call these clusters, and those of the host (`Services.clusters`).
-        late_replies: give replies after the whole request, or response, was fed, and not at once.
-        ticks: how many ticks may pass while a message is paused.
+        recorder: the recorder to use instead of the host's own `Recorder` or a new one.
+        callouts: replies, by cluster. Filters may call these clusters and those of the host (`Services.clusters`).
+            late_replies: deliver replies after the whole request or response was fed, instead of at once.
+        ticks: maximum number of ticks while a message is paused.
         began: called with the stream before it is fed.
-        stream: a stream of the host, instead of a new one through the plugins.
+        stream: the stream to use instead of a new one through the plugins.
 
     Raises: TypeError or ValueError, for a wrong argument; RuntimeError, if a plugin was closed.
     """
@@ -157,7 +157,7 @@ class _Run:
             if holding is not None and not chain.complete and not chain.aborted:
                 result.held_by[which] = holding.name
 
-    # -- In ------------------------------------------------------------------------------------------------------
+    # -- Feeding -------------------------------------------------------------------------------------------------
 
     @property
     def _over(self) -> bool:
@@ -184,7 +184,7 @@ class _Run:
         self.recorder.timeline.append(InputEvent(what, size, end_stream))
 
     def _wait(self) -> None:
-        """Let time pass while a message is paused."""
+        """Run ticks while a message is paused."""
         while self.ticks > 0 and self.stream.paused:
             ticking = [plugin for plugin in self.plugins if plugin._root.tick_period and not plugin.failure]
             if not ticking:
@@ -195,7 +195,7 @@ class _Run:
                 self._perform(plugin.tick())
             self._answer_waiting()
 
-    # -- Out -----------------------------------------------------------------------------------------------------
+    # -- Effects -------------------------------------------------------------------------------------------------
 
     def _perform(self, todo: list[Effect]) -> None:
         queue = deque(todo)
@@ -229,13 +229,13 @@ class _Run:
         return waiting
 
     def _answer_waiting(self) -> None:
-        """Reply to waiting callouts, and to those that the replies cause."""
+        """Answer waiting callouts, and those caused by the replies."""
         while callouts := self._taken():
             for callout in callouts:
                 self._perform(self._replies(callout))
 
     def _replies(self, callout: effects.Callout) -> list[Effect]:
-        """Give a callout the replies of its cluster. Returns further effects."""
+        """Deliver the replies of its cluster to a callout. Returns further effects."""
         answer = self.callouts.get(callout.cluster)
         if callable(answer):
             answer = answer(callout)
@@ -248,7 +248,7 @@ class _Run:
         return done
 
     def _collect(self, effect: Effect) -> None:
-        """Add a part of a message that comes out."""
+        """Add a part of a message that was sent."""
         result = self.result
         if isinstance(effect, effects.RequestHeaders):
             result.upstream_request = Message(list(effect.headers), complete=effect.end_stream)

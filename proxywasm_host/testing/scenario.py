@@ -1,6 +1,6 @@
-"""One request with the answers of upstream and clusters: sent through a filter under test, or written as a test.
+"""A request with the answers of upstream and clusters, to be sent through a filter under test or written as a test.
 
-Tests that this library writes (``proxywasm fuzz``, ``proxywasm replay --to pytest``) come from it.
+``proxywasm fuzz`` and ``proxywasm replay --to pytest`` write such tests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MANY = 40
 
 @dataclass(frozen=True)
 class Scenario:
-    """A request, and the answers that it gets."""
+    """A request with its answers."""
 
     method: str = "GET"
     url: str = "/"
@@ -31,18 +31,18 @@ class Scenario:
     trailers: Sequence[tuple[str, str]] = ()
     properties: Mapping[str, Any] = field(default_factory=dict)
     upstream: Any = None
-    """Upstream's answer; ``None`` for the default."""
+    """Upstream's answer, or ``None`` for the default."""
     answers: Mapping[tuple[str, str], Any] = field(default_factory=dict)
-    """Answers of clusters, by ``http``, ``grpc`` or ``redis`` and the cluster's name."""
+    """Answers of clusters, by kind (``http``, ``grpc`` or ``redis``) and name of the cluster."""
     leaves_after: int | None = None
     """Number of chunks after which the client leaves; ``None`` if it stays."""
     patience: float | None = None
     """Seconds after which the proxy ends the request; ``None`` for never."""
 
-    # -- Sent ----------------------------------------------------------------------------------------------------
+    # -- Sending -------------------------------------------------------------------------------------------------
 
     def set_answers(self, world: Harness | FilterUnderTest) -> None:
-        """Have clusters answer."""
+        """Set the answers of clusters."""
         for (kind, cluster), answer in self.answers.items():
             getattr(world, kind)[cluster] = list(answer) if isinstance(answer, list) else answer
 
@@ -71,15 +71,15 @@ class Scenario:
                 stream.time_out()
         return stream.result
 
-    # -- Written -------------------------------------------------------------------------------------------------
+    # -- Writing -------------------------------------------------------------------------------------------------
 
     def answers_source(self, world: str) -> Iterator[str]:
-        """`set_answers` as statements; `world` is the name of the harness or filter."""
+        """Statements for `set_answers`; `world` is the name of the harness or filter."""
         for (kind, cluster), answer in self.answers.items():
             yield f"{world}.{kind}[{cluster!r}] = {_answer_source(answer)}"
 
     def source(self) -> Iterator[str]:
-        """`send` as statements, for a filter ``f``; the result is ``outcome``."""
+        """Statements for `send` to a filter ``f``; the result is ``outcome``."""
         if self.upstream is not None:
             yield f"f.upstream = {_answer_source(self.upstream)}"
         arguments = [repr(self.method), repr(self.url)]
@@ -129,14 +129,14 @@ def _answer_source(answer: Any) -> str:
 
 
 def headers_source(pairs: Sequence[tuple[str, str]]) -> str:
-    """Headers as a mapping, or as pairs if a name comes several times."""
+    """Source of headers: a mapping, or pairs if a name occurs several times."""
     if len(dict(pairs)) < len(pairs):
         return literal(pairs)
     return f"{{{', '.join(f'{name!r}: {literal(value)}' for name, value in pairs)}}}"
 
 
 def literal(value: Any) -> str:
-    """Text, bytes, or a sequence of them, with ``b'a' * 2000`` for a character that is repeated often."""
+    """Source of text, bytes or a sequence of them, like ``b'a' * 2000`` for many equal characters."""
     if isinstance(value, (bytes, str)):
         return f"{value[:1]!r} * {len(value)}" if len(value) > MANY and len(set(value)) == 1 else repr(value)
     if all(isinstance(part, tuple) for part in value):

@@ -1,4 +1,4 @@
-"""Streams through filters under test, part by part."""
+"""Streams through filters under test, fed part by part."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["HttpExchange", "TcpConnection"]
 GONE = "upstream_reset_before_response_started{connection_termination}"
 NO_UPSTREAM = b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"
 MOST_CHANGES = 12
-"""Most lines about a message in `HttpExchange.changes`."""
+"""Maximum number of lines for a message in `HttpExchange.changes`."""
 
 
 class HttpExchange:
-    """One request and its response, fed part by part; several may be open at a time. Made by `FilterUnderTest.stream`.
+    """One request and its response, fed part by part. Made by `FilterUnderTest.stream`; several may be open at a time.
 
-    Parts of the request that were not given at the start are fed here; `result` is the result so far.
+    `send` and `respond` feed whole messages, the other methods parts. `result` is the result so far.
     """
 
     def __init__(self, chain: FilterUnderTest, request: Request, properties: dict[str, PropertyValue]) -> None:
@@ -50,7 +50,7 @@ class HttpExchange:
         self._parts: dict[int, _Parts] = {}
         self._closed = False
 
-    # -- In ------------------------------------------------------------------------------------------------------
+    # -- Feeding -------------------------------------------------------------------------------------------------
 
     def request_headers(self, end_stream: bool = False) -> HttpExchange:
         """Feed the headers of the request."""
@@ -86,7 +86,7 @@ class HttpExchange:
         return self._feed("response trailers", self.stream.response_trailers, pairs)
 
     def _part(self, direction: int) -> _Parts:
-        """The fed part of a message; a test may feed a body without headers, to see that it is refused."""
+        """The fed part of a message. (A test may feed a body without headers, to check that it is refused.)"""
         return self._fed.setdefault(direction, _Parts([], False))
 
     def _feed(self, what: str, event: Callable[..., list[Effect]], part: Any, *end: bool) -> HttpExchange:
@@ -94,14 +94,14 @@ class HttpExchange:
         return self
 
     def send(self) -> HttpExchange:
-        """Feed the whole request, and wait (see `FilterUnderTest.patience`) while a part of it is paused."""
+        """Feed the whole request, and `wait` while a part of it is paused."""
         request = self.request
         self._message(request, self.request_headers, self.request_body, self.request_trailers)
         self.wait()
         return self
 
     def respond(self, answer: Any = None) -> HttpExchange:
-        """Feed a whole response, `answer` or that of the chain's ``upstream``, and wait likewise."""
+        """Feed a whole response, `answer` or that of the chain's ``upstream``, and `wait` while it is paused."""
         if self.over:
             return self
         got = self._message_of(REQUEST)
@@ -124,7 +124,7 @@ class HttpExchange:
         return self
 
     def upstream_gone(self) -> HttpExchange:
-        """Let upstream break off: the client is answered 503, as by Envoy, if the response has not begun."""
+        """Let upstream break the connection. As in Envoy, the client gets 503 if the response has not begun."""
         stream = self.stream
 
         def gone() -> list[Effect]:
@@ -137,7 +137,7 @@ class HttpExchange:
         return self
 
     def time_out(self) -> HttpExchange:
-        """Let the proxy give up waiting: the client is answered 408 or 504, as by Envoy's idle timeout."""
+        """Let the proxy stop waiting. As with Envoy's idle timeout, the client gets 408 or 504."""
         self._harness.feed("time-out", 0, True, self.stream.time_out)
         return self
 
@@ -157,7 +157,7 @@ class HttpExchange:
             trailers(message.trailers)
 
     def wait(self) -> None:
-        """Let time pass until nothing is paused, no event is due, or the chain's patience is over."""
+        """Let time pass until nothing is paused or no event is due within `FilterUnderTest.patience`."""
         clock = self._harness.clock
         until = clock.now_ns + int(self.chain.patience * 1e9)
         while self.stream.paused and not self.over:
@@ -168,10 +168,10 @@ class HttpExchange:
 
     @property
     def over(self) -> bool:
-        """Whether upstream is not needed any more, because of a local response or a reset."""
+        """Whether upstream is no longer needed, because of a local response, a reset or the end."""
         return self.stream.local is not None or self.stream.reset_details is not None or self._closed
 
-    # -- Out -----------------------------------------------------------------------------------------------------
+    # -- Effects and results -------------------------------------------------------------------------------------
 
     def _perform(self, effect: Effect) -> None:
         if isinstance(effect, (effects.RequestHeaders, effects.ResponseHeaders)):
@@ -191,14 +191,14 @@ class HttpExchange:
 
     @property
     def told(self) -> str:
-        """The request and how it ended, in a line."""
+        """A line with the request and its end."""
         request, result = self.request, self.result
         ended = [f"status {result.status}" if result.response else "no response", *result.ended()]
         ended += [] if result.upstream else ["nothing reached upstream"]
         return f"{request.method} {request.scheme}://{request.authority}{request.path}: {', '.join(ended)}"
 
     def changes(self) -> Iterator[str]:
-        """The filters' changes, a line each: ``request +x-wasm: hello``."""
+        """A line for each change by filters: ``request +x-wasm: hello``."""
         for direction, which in ((REQUEST, "request"), (RESPONSE, "response")):
             came, went = self._fed.get(direction), self._parts.get(direction)
             if came is None or went is None or (direction == RESPONSE and self.stream.local is not None):
@@ -211,7 +211,7 @@ class HttpExchange:
 
     @property
     def request_is_out(self) -> bool:
-        """Whether the whole request has come out to upstream."""
+        """Whether the whole request has been sent upstream."""
         parts = self._parts.get(REQUEST)
         return parts is not None and parts.complete
 
@@ -242,7 +242,7 @@ class HttpExchange:
         )
 
     def close(self) -> None:
-        """Both sides are done with it: on_log, on_done, on_delete. Closing again does nothing."""
+        """End the stream (on_log, on_done, on_delete). Closing again does nothing."""
         if not self._closed:
             self._held = self.result.paused
             self._closed = True
@@ -263,7 +263,7 @@ class HttpExchange:
 
 
 class _Parts:
-    """The part of a message that has been fed, or has come out."""
+    """The parts of a message that were fed or sent so far."""
 
     def __init__(self, headers: HeaderList, complete: bool) -> None:
         self.headers, self.complete = headers, complete
@@ -279,31 +279,31 @@ class _Parts:
 
 
 class TcpConnection:
-    """One TCP connection through filters. Made by `FilterUnderTest.tcp`; connected at once."""
+    """One TCP connection through filters, open from the start. Made by `FilterUnderTest.tcp`."""
 
     def __init__(self, chain: FilterUnderTest, properties: dict[str, PropertyValue]) -> None:
         self._harness = harness = chain.harness
         self._first = len(harness.recorder.timeline)
         self.stream = harness.host.tcp_stream(chain.plugins, properties=properties, buffer_limit=chain.buffer_limit)
         self.to_upstream = b""
-        """What upstream got."""
+        """The data that upstream got."""
         self.to_downstream = b""
         """The data that the client got."""
         self.close_details: str | None = None
-        """Why the filters closed the connection, if they did."""
+        """The reason for which the filters closed the connection, or ``None``."""
         harness.restrict(*self.stream._contexts)
         harness.attach(self.stream, self._perform)
         harness.feed("new connection", 0, False, self.stream.new_connection)
 
     def downstream(self, data: bytes, end_stream: bool = False) -> TcpConnection:
-        """The client sends data."""
+        """Feed data from the client."""
         self._harness.feed(
             "downstream data", len(data), end_stream, lambda: self.stream.downstream_data(data, end_stream)
         )
         return self
 
     def upstream(self, data: bytes, end_stream: bool = False) -> TcpConnection:
-        """Upstream sends data."""
+        """Feed data from upstream."""
         self._harness.feed("upstream data", len(data), end_stream, lambda: self.stream.upstream_data(data, end_stream))
         return self
 
@@ -317,7 +317,7 @@ class TcpConnection:
 
     @property
     def closed(self) -> bool:
-        """Whether the filters, or a failure, have closed it."""
+        """Whether filters or a failure have closed the connection."""
         return self.close_details is not None
 
     @property
@@ -334,7 +334,7 @@ class TcpConnection:
         )
 
     def close(self) -> None:
-        """The client hangs up. Closing again does nothing."""
+        """Close the connection from the client's side. Closing again does nothing."""
         self._harness.feed("connection closed", 0, True, self.stream.close)
         self._harness.detach(self.stream)
 

@@ -1,4 +1,4 @@
-"""A `Recorder` keeps guests' callbacks, hostcalls and log lines in order."""
+"""A `Recorder` notes guests' callbacks, hostcalls and log lines in order."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from proxywasm_host.services import GuestLog, LogSink
 __all__ = ["InputEvent", "Invocation", "Recorder", "logs_of", "recording", "refusals", "should_not_be_refused"]
 
 BENIGN = frozenset((Status.NOT_FOUND, Status.EMPTY, Status.CAS_MISMATCH))
-"""Refusals that are part of normal work: a read of an absent value."""
+"""Statuses of refusals that are part of normal work, such as reads of absent values."""
 
 
 @dataclass(slots=True, repr=False)
 class Invocation:
-    """One callback: plugin, arguments, result, and the hostcalls and log lines in it.
+    """One callback: plugin, arguments, result, and its hostcalls and log lines.
 
-    `arguments` begin with the context's id. `result` is ``None`` for a callback without one, or that `failed`.
+    `arguments` begin with the context's id. `result` is ``None`` if the callback has no result or has `failed`.
     """
 
     plugin: str
@@ -46,7 +46,7 @@ class Invocation:
 
 
 def should_not_be_refused(call: Call) -> bool:
-    """Whether a hostcall was refused, except a read of an absent value."""
+    """Whether a hostcall was refused unexpectedly, unlike a read of an absent value."""
     return isinstance(call.result, Refusal) and call.result.status not in BENIGN
 
 
@@ -62,9 +62,9 @@ def refusals(invocations: Iterable[Invocation]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class InputEvent:
-    """A mark in the timeline: an event is fed to the filters now (``request headers``, ``tick``, ``end``, …).
+    """A mark in the timeline for an event that is fed to the filters (``request headers``, ``tick``, ``end``, …).
 
-    `size` is that of a body in bytes, else the number of headers; `end_stream` whether nothing follows.
+    `size` is the bytes of a body, or the number of headers. `end_stream` is whether nothing follows.
     """
 
     what: str
@@ -73,11 +73,11 @@ class InputEvent:
 
 
 class Recorder:
-    """Records guests' callbacks, hostcalls and log lines: a listener and a log sink for one `Host`.
+    """Records guests' callbacks, hostcalls and log lines, as a listener and log sink of one `Host`.
 
-    An exchange makes one for itself. Give a host one, ``Host(listener=recorder, services=Services(log=recorder))``,
-    to record guests while they are loaded as well. `timeline` holds everything in order; hostcalls and log lines of
-    a callback are inside of its `Invocation`.
+    An exchange makes one for itself. ``Host(listener=recorder, services=Services(log=recorder))`` also records guests
+    while they are loaded. `timeline` has everything in order; hostcalls and log lines of a callback are in its
+    `Invocation`.
     """
 
     def __init__(self, level: int = LogLevel.TRACE) -> None:
@@ -94,28 +94,28 @@ class Recorder:
 
     @property
     def logs(self) -> list[GuestLog]:
-        """All lines in order. A line below `level` is not kept, as a proxy would not."""
+        """All log lines in order, without those below `level`."""
         return logs_of(self.timeline)
 
     def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
-        """As a listener: a callback begins."""
+        """Note a callback that begins (as a listener)."""
         self._open = Invocation(context.name, row, args)
         self.timeline.append(self._open)
 
     def returned(self, context: Context, row: Callback, result: int | None, failed: bool) -> None:
-        """As a listener: it has returned, or failed."""
+        """Note the result or the failure of the callback (as a listener)."""
         made, self._open = self._open, None
         assert made is not None  # noqa: S101 - the stream has begun
         made.failed = failed
         made.result = None if failed or row.result is None else result
 
     def hostcall(self, context: Context, call: Call) -> None:
-        """As a listener: a hostcall was answered."""
+        """Note a hostcall with its result (as a listener)."""
         result = list(call.result) if isinstance(call.result, list) else call.result
         self._note(call._replace(result=result))
 
     def log(self, line: GuestLog) -> None:
-        """As a log sink: take a line."""
+        """Note a line (as a log sink)."""
         if line.level >= self.level:
             self._note(line)
 
@@ -130,7 +130,7 @@ class Recorder:
 
 
 def logs_of(entries: list[Invocation | InputEvent | Call | GuestLog | Effect]) -> list[GuestLog]:
-    """The log lines among recorded entries, and in them."""
+    """The log lines of recorded entries, including those in callbacks."""
     lines: list[GuestLog] = []
     for entry in entries:
         events = entry.events if isinstance(entry, Invocation) else [entry]
@@ -138,15 +138,15 @@ def logs_of(entries: list[Invocation | InputEvent | Call | GuestLog | Effect]) -
     return lines
 
 
-# -- For a while -------------------------------------------------------------------------------------------------------
+# -- Temporary recorders -----------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def recording(host: Host, recorder: Recorder | None, clusters: Container[str]) -> Iterator[Recorder]:
-    """Record what the host's guests do, and let them call these clusters, too.
+    """Record the host's guests, and also let them call these clusters.
 
-    `recorder` is the host's own if there is one and ``None`` is given, else a new one with the level of the host's log.
-    Other listeners and log sinks stay in place.
+    If `recorder` is ``None``, the host's own is used, or else a new one with the level of the host's log. Other
+    listeners and log sinks stay in place.
     """
     listener, services = host._listener, host.services
     if recorder is None:
@@ -164,7 +164,7 @@ def recording(host: Host, recorder: Recorder | None, clusters: Container[str]) -
 
 
 class _BothLogs:
-    """Two log sinks; each gets the lines of its level."""
+    """A log sink for two others, each of which gets the lines of its level."""
 
     def __init__(self, *sinks: LogSink) -> None:
         self._sinks = sinks
@@ -177,7 +177,7 @@ class _BothLogs:
 
 
 class _Either:
-    """The entries of two containers."""
+    """The union of two containers."""
 
     def __init__(self, *containers: Container[str]) -> None:
         self._containers = containers

@@ -442,7 +442,7 @@ def test_too_little_coverage_is_a_failure(proxywasm, write):
     suite = write("filter: FILTER\ntests: [{name: a}]\n", filter=PANICS)
     result = proxywasm("test", suite, "--coverage-under", "99.5", "--json")
     assert (result.code, [test["passed"] for test in result.json["tests"]]) == (1, [True])
-    assert " % is under 99.5 %; not met: " in result.complaint
+    assert " % is under 99.5 %; not reached: " in result.complaint
     assert "proxy_on_queue_ready" in result.complaint
     assert proxywasm("test", suite, "--coverage-under", "1").code == 0
 

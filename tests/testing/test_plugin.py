@@ -77,7 +77,7 @@ def test_engines_that_differ_fail(folder, mark, passed):
     done = folder.check(f"import pytest\n{mark}{PROBE.format(said='proxywasm_engine')}")
     done.assert_outcomes(passed=passed, failed=2 - passed)
     if not mark:
-        done.stdout.fnmatch_lines([f"the filter does something else on {second} than on {first}:", f"-*say {first}*", f"+*say {second}*"])
+        done.stdout.fnmatch_lines([f"the filter acts differently on {second} than on {first}:", f"-*say {first}*", f"+*say {second}*"])
 
 
 def test_a_failing_test_shows_logs_and_hostcalls(folder):
@@ -205,8 +205,8 @@ def test_of_another_kind(proxywasm):
     )
     done.stdout.fnmatch_lines(
         [
-            "nobody answers for the cluster 'idp': write f.http?'idp'? = …, or f.grpc, or f.redis",
-            "nobody answers for the cluster 'idp': write f.http?'idp'? = …",
+            "no answer is set for the cluster 'idp': write f.http?'idp'? = …, or f.grpc, or f.redis",
+            "no answer is set for the cluster 'idp': write f.http?'idp'? = …",
         ]
     )
 
@@ -336,7 +336,7 @@ def test_too_little_coverage_fails(folder, least, code):
     done = folder.check(PASSES, "--proxywasm-coverage-under", least)
     assert done.ret == code
     if code:
-        done.stdout.fnmatch_lines(["auth: * % is under 99.5 %; not met: *proxy_http_call*"])
+        done.stdout.fnmatch_lines(["auth: * % is under 99.5 %; not reached: *proxy_http_call*"])
 
 
 @pytest.mark.parametrize(("least", "code"), [("20", 0), ("99.5", 1)])
@@ -350,7 +350,7 @@ def test_what_processes_have_covered_is_added_up(folder, least, code):
     assert auth["callbacks"]["proxy_on_request_headers"] == 4
     assert auth["hostcalls"]["proxy_get_header_map_value"] == {"NOT_FOUND": 2, "OK": 2}
     if code:
-        done.stdout.fnmatch_lines(["auth: * % is under 99.5 %; not met: *proxy_http_call*"])
+        done.stdout.fnmatch_lines(["auth: * % is under 99.5 %; not reached: *proxy_http_call*"])
 
 
 def test_nothing_is_imported_where_no_test_asks(tmp_path):

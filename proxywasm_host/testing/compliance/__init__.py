@@ -1,4 +1,4 @@
-"""The tests that every engine must pass. They check capabilities, never an engine's name."""
+"""The tests that every engine must pass. They depend on capabilities, never on the name of an engine."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class EngineComplianceSuite(
     Forks,
     Life,
 ):
-    """Tests of the engine protocol, `proxywasm_host.engine.protocol`, for pytest.
+    """Tests for pytest of the engine protocol, `proxywasm_host.engine.protocol`.
 
-    Subclass it and set the engine; tests of capabilities that it does not declare are skipped::
+    Subclass it and set the engine. Tests of capabilities that the engine does not declare are skipped::
 
         class TestMyEngine(EngineComplianceSuite):
             engine = "my_package:MyEngine"
 
-    You can also override the fixture ``engine``. Each test is a method, which you can override where a difference is
-    intended; `Life.instances` and `Life.seconds` bound the longest one.
+    You can also override the fixture ``engine``. Each test is a method that you can override where a difference is
+    intended. `Life.instances` and `Life.seconds` limit the longest test.
     """

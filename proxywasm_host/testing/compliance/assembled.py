@@ -1,7 +1,7 @@
-"""The suite's guests in binary form, so that an assembler is needed only to change them.
+"""The guests of the suite in binary form, so that only changing them needs an assembler.
 
-``assembled.txt`` holds a line for each WebAssembly text in this package: its digest, and the module in hexadecimal.
-``tests/testing/assemble.py`` writes it, and a test compares.
+``assembled.txt`` has a line for each WebAssembly text in this package: its digest and the module in hexadecimal.
+``tests/testing/assemble.py`` writes it, and a test compares it with the texts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TABLE = Path(__file__).with_name("assembled.txt")
 
 
 def wasm(text: str) -> bytes:
-    """The module that is written as `text` in this package. Raises: LookupError for any other."""
+    """The module of a `text` in this package. Raises: LookupError, for any other text."""
     try:
         return _table()[digest(text)]
     except KeyError:
@@ -24,7 +24,7 @@ def wasm(text: str) -> bytes:
 
 
 def digest(text: str) -> str:
-    """The key of a text."""
+    """The key of a text in ``assembled.txt``."""
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 

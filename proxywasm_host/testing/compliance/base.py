@@ -1,4 +1,4 @@
-"""The engine under test, and fixtures for it."""
+"""The engine under test and its fixtures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _opened: dict[object, Engine] = {}
 
 
 def requires(*capabilities: str) -> Callable[[_Test], _Test]:
-    """Mark a test as one for engines with these `Capabilities`; on others it is skipped, which pytest reports."""
+    """Mark a test for engines with these `Capabilities`. It is skipped on others."""
 
     def mark(test: _Test) -> _Test:
         test.requires = capabilities  # type: ignore[attr-defined]
@@ -32,10 +32,10 @@ def requires(*capabilities: str) -> Callable[[_Test], _Test]:
 
 
 class Base:
-    """Fixtures of the suite."""
+    """Base class of the tests, with their fixtures."""
 
     engine: ClassVar[Any] = None
-    """The engine: ``"package.module:Class"``, the class, or a name that the registry knows. Or override the fixture."""
+    """The engine: ``"package.module:Class"``, the class, or a name in the registry. Or override the fixture."""
     options: ClassVar[Mapping[str, Any]] = {}
     """Options for opening the engine."""
 
@@ -55,7 +55,7 @@ class Base:
 
     @pytest.fixture
     def start(self, engine: Engine) -> Iterator[Start]:
-        """``start(text, limits, name=handler, …)`` makes an instance, which is closed at the end of the test."""
+        """A function ``start(text, limits, name=handler, …)`` that makes an instance, closed at the end of the test."""
         guests: list[Guest] = []
 
         def start(text: str, limits: Limits = Limits(), **hosts: Callable[..., object]) -> Guest:  # noqa: B008
@@ -68,14 +68,14 @@ class Base:
 
 
 def instantiate(engine: Engine, text: str, handler: Callable[..., object], **options: Any) -> Instance:
-    """An instance, `handler` being the host function of all of its imports. `options`: ``limits``, ``bind``."""
+    """An instance with `handler` as the host function of all imports. `options` are ``limits`` and ``bind``."""
     module = engine.compile(wasm(text))
     functions = [HostFunction(item.module, item.name, item.type or type_of(""), handler) for item in module.imports]
     return module.instantiate(functions, options.pop("limits", Limits()), **options)
 
 
 def is_remade(memory: Memory) -> bool:
-    """Whether each `view` is a new object, so that memory may move when it grows (see `Memory`)."""
+    """Whether `view` is a new object each time, so that memory may move when it grows (see `Memory`)."""
     return isinstance(getattr(type(memory), "view", None), property)
 
 

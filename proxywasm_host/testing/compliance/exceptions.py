@@ -1,4 +1,4 @@
-"""Exceptions of host functions, which pass through layers of guest and host."""
+"""Exceptions of host functions that pass through layers of guest and host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAYERS = """(module (import "h" "outer" (func $outer (result i32))) (import "h" 
 
 
 class Exceptions(Base):
-    """Exceptions of host functions."""
+    """Tests of exceptions in host functions."""
 
     def test_an_exception_comes_through_all_layers_as_it_is(self, start: Start) -> None:
         error = KeyError("deep down")

@@ -1,4 +1,4 @@
-"""Calls while Python's stack is nearly full: each succeeds, or is a RecursionError without further harm."""
+"""Calls while Python's stack is nearly full. Each succeeds or raises RecursionError, without further harm."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _fill(depth: int, last: Callable[[], object]) -> object:
 
 
 def _fill_from_c(depth: int, last: Callable[[], object]) -> object:
-    """The same with C between the calls, which CPython ≥ 3.12 counts separately."""
+    """As `_fill`, with C frames between the calls, which CPython ≥ 3.12 counts separately."""
     return next(map(_fill_from_c, (depth - 1,), (last,))) if depth else last()
 
 
 def _depths(fill: _Fill, step: int = 1) -> Iterator[int]:
-    """Depths from a hundred calls before the stack is full to where no call is possible."""
+    """Depths of the stack, from a hundred calls before it is full to where no call is possible."""
     deepest = 0
     while _outcome(partial(fill, deepest, int)) == 0:
         deepest += 1
@@ -47,18 +47,18 @@ def _outcome(call: Callable[[], object]) -> object:
     except (ZeroDivisionError, Trap) as error:
         return type(error)
     except Exception as error:
-        if "recursion" not in repr(error).lower():  # of which ctypes and others make exceptions of their own
+        if "recursion" not in repr(error).lower():  # ctypes and others replace RecursionError
             raise
         return RecursionError
 
 
 class FullStack(Base):
-    """Calls on a stack that is nearly full."""
+    """Tests of calls on a nearly full stack."""
 
     @pytest.fixture
     def quiet_finalizers(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Keeps finalizers of other garbage from running: they fail on a full stack. Silences the others."""
-        monkeypatch.setattr(sys, "unraisablehook", deque[object](maxlen=0).append)  # which needs no stack
+        """Prevent finalizers of other garbage from running, as they fail on a full stack; silence the rest."""
+        monkeypatch.setattr(sys, "unraisablehook", deque[object](maxlen=0).append)  # needs no stack
         gc.collect()
         gc.disable()
         yield

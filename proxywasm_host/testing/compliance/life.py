@@ -1,4 +1,4 @@
-"""The life of objects: closing, dropping, and freeing resources."""
+"""The lifetime of objects: closing, dropping, and freeing resources."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _MIB = 1 << 20
 
 
 class Life(Base):
-    """Closing and dropping."""
+    """Tests of closing and dropping."""
 
     instances: ClassVar[int] = 10_000
     """Number of instances over which memory must not grow …"""
     seconds: ClassVar[float] = 5.0
-    """… or seconds, if those are over first; the bound is proportional then."""
+    """… or the time in seconds, whichever ends first. The limit of memory is proportional to the instances made."""
 
     def test_calls_are_refused_after_close(self, engine: Engine) -> None:
         instance = instantiate(engine, _CALL, lambda: None)
@@ -119,7 +119,7 @@ class Life(Base):
 
 
 def _resident() -> int:
-    """Bytes of memory of this process at the moment; on some systems the peak."""
+    """Present memory of this process in bytes; on some systems, its peak."""
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

@@ -1,4 +1,4 @@
-"""Limits: a deadline for each outermost call, and a bound on memory."""
+"""Limits: a deadline for each outermost call, and a maximum of memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GROWS = """(module (memory (export "memory") 2)
 
 
 class Deadlines(Base):
-    """Interruption."""
+    """Tests of deadlines."""
 
     @requires("deadline")
     def test_an_endless_loop_ends_at_the_deadline(self, start: Start) -> None:
@@ -88,7 +88,7 @@ class Deadlines(Base):
 
 
 class MemoryLimits(Base):
-    """How large memory may become."""
+    """Tests of the memory limit."""
 
     @requires("memory_limit")
     def test_growth_beyond_it_answers_minus_one(self, start: Start) -> None:

@@ -1,4 +1,4 @@
-"""Imports: each gets the host function at its place; otherwise the message names the import."""
+"""Imports: each is linked to its host function, and an error names the import."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _link(engine: Engine, text: str, *functions: HostFunction) -> Instance:
 
 
 class Linking(Base):
-    """Imports and host functions."""
+    """Tests of imports and host functions."""
 
     def test_the_same_import_twice_takes_two_functions(self, engine: Engine) -> None:
         _link(engine, _TWICE, _log(), _log()).close()
@@ -76,7 +76,7 @@ class Linking(Base):
         assert caught.value.kind is TrapKind.TABLE_OUT_OF_BOUNDS
 
     def test_many_imports_and_exports(self, start: Start) -> None:
-        """Each is called by its own name and gets its own answer."""
+        """Each import calls its own host function and gets its result."""
         names = "abcdefghij"
         guest = start(
             """(module

@@ -1,4 +1,4 @@
-"""Memory as both sides see it while it grows, and nested calls that allocate in it."""
+"""Memory that guest and host share while it grows, and nested calls that allocate in it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NESTING = """(module
 
 
 class Memories(Base):
-    """Access and growth."""
+    """Tests of access to memory and its growth."""
 
     def test_both_sides_see_what_the_other_writes(self, start: Start) -> None:
         guest = start(_MEMORY, during=lambda: None)
@@ -70,7 +70,7 @@ class Memories(Base):
 
 
 class Nesting(Base):
-    """Calls within calls."""
+    """Tests of nested calls."""
 
     def test_the_host_allocates_in_the_guest_within_a_call(self, start: Start) -> None:
         def ask(size: int, _: int) -> int:

@@ -1,4 +1,4 @@
-"""Loading modules, refusing other bytes, and describing a module without an instance."""
+"""Loading modules, refusing other bytes, and describing modules without an instance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .values import ECHO
 
 
 class Modules(Base):
-    """Loading and refusing modules."""
+    """Tests of loading and refusing modules."""
 
     @pytest.mark.parametrize(
         "bytecode", [b"", b"\0", b"\0asm", b"\0asm\1\0\0", b"\0asm\2\0\0\0", b"(module)", b"MZ" * 99]

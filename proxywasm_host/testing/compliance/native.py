@@ -1,4 +1,4 @@
-"""Calls from C, where the engine offers `native_call`: they do what those from Python do."""
+"""Calls from C, if the engine offers `native_call`. They must behave like calls from Python."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes
 
 
 class Native(Base):
-    """Calls from C."""
+    """Tests of calls from C."""
 
     @pytest.fixture
     def call(self, engine: Engine) -> Call:
-        """``call(guest, name, *arguments)``, as C code would."""
+        """A function ``call(guest, name, *arguments)`` that calls as C code does."""
 
         def call(guest: Guest, name: str, *arguments: int) -> int:
             function: Any = guest.instance.function(name)

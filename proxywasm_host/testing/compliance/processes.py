@@ -1,4 +1,4 @@
-"""Child processes that `os.fork` makes."""
+"""Child processes made by `os.fork`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PATIENCE = 30.0  # seconds
 
 
 def in_a_child(run: Callable[[], None]) -> int:
-    """Run in a child process. Returns its exit code: 1 if something was raised; -9 if it did not end."""
+    """Run a function in a child process. Returns the exit code: 1 after an exception, -9 if it did not end."""
     child = os.fork()
     if not child:
         code = _WRONG
@@ -41,7 +41,7 @@ def in_a_child(run: Callable[[], None]) -> int:
 
 
 def ended(child: int) -> int:
-    """Wait for this child process. Returns its exit code; -9 if it did not end."""
+    """Wait for a child process. Returns its exit code, or -9 if it did not end."""
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         process, status = os.waitpid(child, os.WNOHANG)
@@ -54,7 +54,7 @@ def ended(child: int) -> int:
 
 @contextmanager
 def _may_refuse(engine: Engine) -> Iterator[None]:
-    """Accept a clear refusal, if the engine does not support a fork."""
+    """Accept an error that names the fork, if the engine does not support forks."""
     try:
         yield
     except RuntimeError as error:
@@ -65,9 +65,9 @@ def _may_refuse(engine: Engine) -> Iterator[None]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 class Forks(Base):
-    """Objects from before a fork go on in the child, or say what to do: see the capability ``fork``.
+    """Tests of objects from before a fork. In the child they continue to work or say what to do; see ``fork``.
 
-    Without it, modules and the engine may still go on, or refuse as instances do.
+    Without that capability, modules and the engine may still work, or refuse like instances.
     """
 
     def test_an_instance_in_a_child_process(self, engine: Engine, start: Start) -> None:

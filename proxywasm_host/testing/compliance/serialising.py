@@ -16,7 +16,7 @@ _SEVEN = """(module (import "h" "f" (func (param i32) (result i64)))
 
 
 class Serialising(Base):
-    """Serialised modules."""
+    """Tests of serialised modules."""
 
     @requires("serialise")
     def test_there_and_back(self, engine: Engine) -> None:
@@ -56,7 +56,7 @@ class Serialising(Base):
 
     @requires("serialise")
     def test_what_another_engine_serialised_is_refused(self, engine: Engine) -> None:
-        """Each installed engine refuses the code of the others."""
+        """Each installed engine refuses the code of every other one."""
         for status in list_engines():
             if status.usable and status.capabilities.serialise and status.name != engine.name:
                 theirs = open_engine(status.name).compile(wasm(_SEVEN)).serialise()

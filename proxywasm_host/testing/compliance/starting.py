@@ -20,7 +20,7 @@ _IMPORTED = '(module (import "h" "hello" (func $hello)) (start $hello))'
 
 
 class Starting(Base):
-    """Start functions."""
+    """Tests of start functions."""
 
     def test_memory_and_functions_can_be_used_while_it_runs(self, engine: Engine) -> None:
         seen: list[object] = []

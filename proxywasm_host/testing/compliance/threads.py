@@ -20,13 +20,13 @@ _ASK = """(module (import "h" "ask" (func $ask (param i32) (result i32)))
 
 
 def _on_a_thread(run: Callable[[], object]) -> list[BaseException]:
-    """Run a function on another thread, and wait for it. Returns its exception."""
+    """Run a function on another thread, and wait for it. Returns the exception that it raised, if any."""
     raised: list[BaseException] = []
 
     def work() -> None:
         try:
             run()
-        except BaseException as error:  # noqa: BLE001 - it is what is asked for
+        except BaseException as error:  # noqa: BLE001 - the caller examines it
             raised.append(error)
 
     thread = threading.Thread(target=work)
@@ -36,7 +36,7 @@ def _on_a_thread(run: Callable[[], object]) -> list[BaseException]:
 
 
 class Threads(Base):
-    """Threads."""
+    """Tests of threads."""
 
     def test_threads_work_with_an_instance_each(self, engine: Engine) -> None:
         module = engine.compile(wasm(_ASK))

@@ -1,4 +1,4 @@
-"""Traps: the same reason on every engine, and a backtrace with the names that the module gives."""
+"""Traps: the same reason on every engine, and a backtrace with the names from the module."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _TOO_LARGE = (TrapKind.INTEGER_OVERFLOW, TrapKind.BAD_CONVERSION)
 
 
 class Traps(Base):
-    """Traps of every kind."""
+    """Tests of every kind of trap."""
 
     @pytest.mark.parametrize(
         ("name", "arguments", "kinds"),
@@ -160,7 +160,7 @@ class Traps(Base):
         "order", [("enable", "make"), ("make", "enable"), ("make", "trap", "enable"), ("enable", "make", "disable")]
     )
     def test_faulthandler_does_not_come_between(self, engine: Engine, order: Sequence[str]) -> None:
-        """Traps may be signals, which faulthandler handles too, in either order. A fault may end the process."""
+        """Traps and faulthandler may both use signals, and work in either order. A fault may end the process."""
         instances: list[Instance] = []
 
         def trap() -> None:

@@ -1,4 +1,4 @@
-"""Values in both directions: every type at its limits, with every bit."""
+"""Values in both directions: every type with its extreme values and every bit."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _SINGLES = [0.0, -0.0, 0.5, -1.5, math.inf, -math.inf, 2.0**-149, 2.0**-126, 3.4
 
 
 class Values(Base):
-    """Values in both directions."""
+    """Tests of values in both directions."""
 
     @pytest.fixture
     def seen(self) -> list[tuple[float, ...]]:
-        """The arguments that the host functions of `echo` got."""
+        """The arguments of the host functions of `echo`."""
         return []
 
     @pytest.fixture
     def echo(self, start: Start, seen: list[tuple[float, ...]]) -> object:
-        """A guest that hands its arguments to the host, which answers with the first of them."""
+        """A guest that passes its arguments to the host, which returns the first one."""
 
         def keep(*values: float) -> float:
             seen.append(values)
