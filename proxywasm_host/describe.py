@@ -35,7 +35,7 @@ CALLER = {"request": "client", "response": "upstream"}
 
 
 def text(data: bytes) -> str:
-    r"""Header names and values as readable text, `printable`; bytes that are not UTF-8 become ``\\xff``."""
+    r"""A header name or value as `printable` text; bytes that are not UTF-8 become ``\\xff``."""
     return printable(data.decode("utf-8", "backslashreplace"))
 
 
@@ -46,7 +46,7 @@ def quoted(data: bytes) -> str:
 
 
 def plural(number: int, what: str) -> str:
-    """A number of things: ``1 filter``, ``2 filters``."""
+    """A number with its noun: ``1 filter``, ``2 filters``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 

@@ -40,4 +40,3 @@ def direct_init(cls: type[T]) -> type[T]:
         setattr(init, name, getattr(written, name))
     cls.__init__ = init  # type: ignore[method-assign]
     return cls
-

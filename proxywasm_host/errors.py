@@ -22,7 +22,7 @@ class ProxyWasmError(Exception):
 
 
 class UnknownEngine(ProxyWasmError, LookupError):
-    """No engine of that name is installed or registered."""
+    """No engine with this name is installed or registered."""
 
     code = "unknown_engine"
 

@@ -54,7 +54,7 @@ def _add(
         field.type, field.type_name = types[word]
     else:
         field.type = field.Type.Value(f"TYPE_{word.upper()}")
-    if kind.endswith("?"):  # in proto3, the presence of a number is a oneof of its own
+    if kind.endswith("?"):  # in proto3, presence is a oneof with one field
         field.proto3_optional = True
         oneof = f"_{name}"
     if oneof:

@@ -91,7 +91,7 @@ class Clients(_Clients):
         return reply
 
     def cancel(self, callout: Callout) -> None:
-        """Cancel a callout, if its client can do that."""
+        """Cancel a callout, if its client supports that."""
         client = self._made.get(MODULES[type(callout)][0])
         if client is not None:
             client.cancel(callout)

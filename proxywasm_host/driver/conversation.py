@@ -68,7 +68,7 @@ class Conversation:
             yield message
 
     def cancel(self) -> None:
-        """The guest has cancelled the stream."""
+        """End the stream, which the guest has cancelled."""
         self.end()
 
     def _sent(self) -> None:
@@ -84,7 +84,7 @@ class Conversation:
 
 
 class AsyncConversation(Conversation):
-    """For clients in an event loop: ``async for message in conversation``.
+    """A conversation for clients in an event loop: ``async for message in conversation``.
 
     Args:
         callout: the stream.
@@ -128,7 +128,7 @@ class AsyncConversation(Conversation):
 
 
 class ThreadConversation(Conversation):
-    """For clients in threads."""
+    """A conversation for clients in threads."""
 
     def __init__(self, callout: GrpcStream, deliver: Deliver) -> None:
         super().__init__(callout, deliver)
@@ -137,7 +137,7 @@ class ThreadConversation(Conversation):
         """Cancels the client's call, from any thread. Set by the client."""
 
     def cancel(self) -> None:
-        """The guest has cancelled the stream."""
+        """End the stream, which the guest has cancelled."""
         with self._changed:
             self._over = True
         self.end()

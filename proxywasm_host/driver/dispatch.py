@@ -59,7 +59,7 @@ class Progress:
     """The progress of a stream since its first check."""
 
     moved = False
-    """Whether something came out since the last check."""
+    """Whether the stream has had an effect since the last check."""
     came: tuple[int | bool, ...] = ()
     """What the stream had received at the last check."""
     quiet = -1
@@ -76,7 +76,7 @@ class Progress:
 
 
 def clients_by_type(clients: Any) -> dict[type[effects.Callout], Any]:
-    """Functions that make callouts, by type. Raises: TypeError."""
+    """Check the functions that make callouts, by type. Raises: TypeError."""
     given = {} if clients is None else clients
     if not isinstance(given, Mapping) or not all(kind in CALLOUTS and callable(given[kind]) for kind in given):
         raise TypeError(f"clients are functions by the type of callout, {{RedisCall: my_client}}, not {given!r}")

@@ -127,7 +127,7 @@ def seconds_of(callout: GrpcCall, cluster: Cluster) -> float | None:
 
 
 def options(cluster: Cluster) -> list[tuple[str, object]]:
-    """Options of channels."""
+    """Options of a channel."""
     first, most = BACK_OFF
     result: list[tuple[str, object]] = [
         ("grpc.enable_http_proxy", 0),
@@ -217,7 +217,7 @@ class AsyncGrpcClient:
             await ended(call)
 
     def _channel(self, cluster: Cluster) -> Any:
-        """Raises: OSError, ValueError."""
+        """The channel to a cluster. Raises: OSError, ValueError."""
         if cluster not in self._channels:
             target, credentials = address(cluster)
             self._channels[cluster] = (
@@ -242,7 +242,7 @@ class GrpcClient:
         self.clusters = clusters
         self._channels: dict[Cluster, grpc.Channel] = {}
         self._calls: dict[int, Any] = {}
-        """Calls under way, by the identity of their callout."""
+        """Current calls, by the identity of their callout."""
         self._lock = threading.Lock()
 
     def __call__(self, callout: Any, /, conversation: ThreadConversation | None = None) -> Reply:
@@ -290,7 +290,7 @@ class GrpcClient:
             call.cancel()
 
     def _channel(self, cluster: Cluster) -> Any:
-        """Raises: OSError, ValueError."""
+        """The channel to a cluster. Raises: OSError, ValueError."""
         with self._lock:
             if cluster not in self._channels:
                 target, credentials = address(cluster)

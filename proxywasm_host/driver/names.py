@@ -29,14 +29,14 @@ class AsyncNameClient:
         pass
 
     async def __call__(self, callout: NameLookup, /) -> NameLookupReply | CalloutFailed:
-        """The address of a host."""
+        """Resolve the name of a host. The address or the failure is the reply."""
         try:
             return _first(await anyio.getaddrinfo(callout.cluster, None, type=socket.SOCK_STREAM))
         except FAILURES as error:
             return CalloutFailed(str(error))
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Close nothing."""
 
 
 class NameClient:
@@ -46,7 +46,7 @@ class NameClient:
         pass
 
     def __call__(self, callout: NameLookup, /) -> NameLookupReply | CalloutFailed:
-        """The address of a host."""
+        """Resolve the name of a host. The address or the failure is the reply."""
         try:
             return _first(socket.getaddrinfo(callout.cluster, None, type=socket.SOCK_STREAM))
         except FAILURES as error:
@@ -56,4 +56,4 @@ class NameClient:
         """Do nothing: the system continues until its own time-out."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Close nothing."""

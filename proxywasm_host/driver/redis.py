@@ -199,7 +199,7 @@ class _Client:
             return self._nodes.setdefault(cluster, Nodes(cluster))
 
     def _pool(self, callout: RedisCall, cluster: Cluster, node: Node) -> Any:
-        """Raises: ValueError."""
+        """The connection pool for a callout. Raises: ValueError."""
         timeout = None if self.asynchronous else seconds_of(callout, cluster)
         key = cluster, node, callout.username, callout.password, database(callout, cluster), timeout
         with self._lock:

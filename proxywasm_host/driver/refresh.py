@@ -27,7 +27,7 @@ class Refresher:
     Args:
         filters: the filters as configured.
         pinned: the same filters with the digests of the loaded modules (`filters.pin`).
-        pin: `Host.pin` of a host that takes these filters.
+        pin: `Host.pin` of the filters' host.
     """
 
     def __init__(

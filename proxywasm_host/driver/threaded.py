@@ -233,7 +233,7 @@ class Timer:
             self._thread.join()
 
     def after(self, seconds: float, function: Callable[[], None], mark: object = None) -> None:
-        """Call a function in `seconds` from now, unless `forget` drops its `mark` before."""
+        """Call a function after `seconds`, unless `forget` drops its `mark` before."""
         with self._changed:
             heapq.heappush(self._due, (time.monotonic() + seconds, next(self._number), function, mark))
             self._changed.notify()

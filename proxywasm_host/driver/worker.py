@@ -54,7 +54,7 @@ class Worker:
     host: Host
     driver: AsyncDriver
     plugins: Sequence[Plugin] = ()
-    """The chain, for new streams."""
+    """The chain for new streams."""
     by_request = False
     """Whether some filters of the chain apply only to certain requests."""
     running = False

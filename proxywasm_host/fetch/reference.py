@@ -135,7 +135,7 @@ def check_sha256(value: Any) -> str:
 
 
 def digest_of(content: bytes) -> str:
-    """``sha256:…`` of some bytes."""
+    """The digest of some bytes as ``sha256:…``."""
     from hashlib import sha256  # noqa: PLC0415 - only for fetching
 
     return f"sha256:{sha256(content).hexdigest()}"

@@ -107,7 +107,7 @@ class Session:
         await self._client.aclose()
 
     def check(self, url: httpx2.URL) -> None:
-        """Raises: FetchError, for plain HTTP that is not allowed, and other schemes."""
+        """Check the URL of a request. Raises: FetchError, for plain HTTP that is not allowed, and other schemes."""
         host = url.netloc.decode()
         if url.scheme == "http" and not (is_loopback(host) or host in self._plain):
             raise FetchError(

@@ -126,7 +126,7 @@ def as_suite(recording: Recording) -> str:
 
 
 def _test(recording: Recording) -> RecordedTest:
-    """Raises: ConfigError."""
+    """The test for a recording. Raises: ConfigError."""
     if recording.cut:
         raise ConfigError("the recording is cut: its end is missing")
     if recording.profile not in HOST_PROFILES:

@@ -1,4 +1,4 @@
-"""The time that guests see."""
+"""Clocks for guests."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Expression:
         return value.plain_value()
 
     def _check_length(self, properties: Mapping[str, Any]) -> None:
-        """Raises: ForeignCallFailed, if evaluation would take too long. (No value has more text than is read.)"""
+        """Check that evaluation is quick; no value has more text than is read. Raises: ForeignCallFailed."""
         times, joins = self._reads
         length = _length(properties)
         read = times * length

@@ -55,7 +55,7 @@ class Metrics(Protocol):
         ...
 
     def get(self, kind: int, name: str) -> int:
-        """Value of a counter or a gauge."""
+        """The value of a counter or a gauge."""
         ...
 
 

@@ -32,7 +32,7 @@ class Breaker:
         self._reason = ""
 
     def check(self) -> None:
-        """Raises: ServiceUnavailable, if the service failed less than `PAUSE` seconds ago."""
+        """Check that the service may be called. Raises: ServiceUnavailable, within `PAUSE` seconds after a failure."""
         if self._until and self._clock() < self._until:
             raise ServiceUnavailable(f"{self._what} did not answer a moment ago: {self._reason}")
 

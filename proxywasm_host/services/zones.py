@@ -78,7 +78,7 @@ def zone_of(key: bytes, zones: Collection[str]) -> str:
 
 
 def check_size(name: str, size: int) -> None:
-    """Raises: ValueError, for a zone that is too small."""
+    """Check the size of a zone. Raises: ValueError, if it is too small."""
     if size < SMALLEST:
         raise ValueError(f"zone {name!r} has {size} bytes: it needs {SMALLEST} at least")
 

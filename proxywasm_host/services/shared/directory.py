@@ -103,7 +103,7 @@ class Directory:
     def write(self, change: Callable[[Any, dict[bytes, Any]], T]) -> T:
         """Call `change` with the only write transaction and the databases by name; an exception rolls it back.
 
-        Raises: ServiceUnavailable; QuotaExceeded, if there is no room.
+        Raises: ServiceUnavailable; QuotaExceeded, if the database or the disk is full.
         """
         self._breaker.check()
         if not self._mutex.acquire(timeout=LONGEST):
@@ -125,7 +125,7 @@ class Directory:
             self._mutex.release()
 
     def _lock(self, file: int, env: Any = None) -> None:
-        """Raises: OSError."""
+        """Lock a file, and wait as `WAIT` and `LONGEST` say. Raises: OSError, also if it stays locked."""
         nap, longest = NAPS
         until = latest = 0.0
         last_write = -1
@@ -261,7 +261,7 @@ def _entered(path: Path) -> int:
 
 
 def _check(path: Path) -> None:
-    """Raises: ConfigError, if other users could write to the directory, or it holds other files."""
+    """Check a directory. Raises: ConfigError, if other users could write to it, or it holds other files."""
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise ConfigError(f"{path} is not a directory that only this user can write to: name another one")

@@ -94,7 +94,7 @@ class ListeningQueues:
 
     def _listen(self, token: int, on_ready: Callable[[int], None]) -> None:
         """Call `on_ready` for messages of a queue. Raises: ServiceUnavailable."""
-        if self._pid != os.getpid():  # the thread is the parent's
+        if self._pid != os.getpid():  # after a fork, the thread is the parent's
             self._begin(os.getpid())
         with self._lock:
             if self._listener is None:

@@ -93,7 +93,7 @@ return redis.call('HGETALL', KEYS[1])
 def opened(
     url: str, ttl: float | None = None, timeout: float = TIMEOUT, prefix: str = PREFIX, node: str = ""
 ) -> Shared:
-    """The services in a database. Raises: ValueError, for a URL that redis-py does not understand."""
+    """The services in a database. Raises: ValueError, for a URL that redis-py does not accept."""
     server = Server(url, timeout, prefix)
     queues = RedisSharedQueues(server)
     metrics = SharedMetrics(RedisMetrics(server, node or socket.gethostname()))

@@ -23,7 +23,7 @@ Call = Callable[..., int]
 
 
 class _Callback(ctypes.Structure):
-    """``Proxywasm_callback``."""
+    """The C structure ``Proxywasm_callback``."""
 
     _fields_ = (
         ("call", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)),
