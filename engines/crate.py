@@ -1,8 +1,8 @@
-"""Builds the wheel of a distribution that is a crate, once for each state of its sources, and installs it.
+"""Builds the wheel of a distribution written in Rust, once for each state of its sources, and installs it.
 
-What was built is kept in ``$XDG_CACHE_HOME/proxywasm-host`` (``~/.cache/proxywasm-host``), not in the checkout. All
-checkouts build in one folder of it, one after the other, so that cargo compiles only what differs between them. The
-``build`` scripts of `engines/wasmer` and `dataplane` use this.
+Wheels and build output are in ``$XDG_CACHE_HOME/proxywasm-host`` (``~/.cache/proxywasm-host``), not in the checkout.
+All checkouts build in the same folder, one after the other, so that cargo compiles only the differences. The ``build``
+scripts of `engines/wasmer` and `dataplane` use this module.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Crate:
     """A folder with a crate and its pyproject.toml.
 
     Args:
-        here: the folder.
-        name: names its part of the cache, and it in messages.
-        sources: files and folders that a wheel depends on.
-        minutes: minutes that a build takes on one processor.
-        stable: a wheel serves each version of Python (abi3).
+        here: The folder.
+        name: The name of the crate in messages, and of its folder in the cache.
+        sources: Files and folders that the wheel depends on.
+        minutes: Duration of a build on one processor, in minutes.
+        stable: Whether one wheel serves all versions of Python (abi3).
     """
 
     def __init__(self, here: Path, name: str, sources: tuple[str, ...], minutes: int, *, stable: bool = True) -> None:
@@ -44,7 +44,7 @@ class Crate:
         self._stable = stable
 
     def install(self, python: str) -> None:
-        """Install the wheel into an interpreter's environment. Builds it first if the cache does not have it."""
+        """Install the wheel into the environment of the interpreter `python`, after building it if it is not cached."""
         wheels = CACHE / "wheels" / self.digest("" if self._stable else interface(python))
         if not any(wheels.glob("*.whl")):
             with locked(CACHE / f"{self.name}.lock"):
@@ -55,12 +55,12 @@ class Crate:
         print(f"installed {wheel.name}")
 
     def sources(self) -> list[Path]:
-        """The files that a wheel depends on."""
+        """The files that the wheel depends on."""
         found = (path for name in self._names for path in (self.here / name, *(self.here / name).rglob("*")))
         return sorted(path for path in found if path.suffix in SUFFIXES)
 
     def digest(self, interface: str) -> str:
-        """A digest of everything that a wheel depends on, for an interpreter with this binary interface."""
+        """A digest of everything that the wheel depends on, including the interpreter's binary interface."""
         system = f"{sys.platform} {platform.machine()} {platform.libc_ver()} {interface}"
         state = hashlib.blake2b(system.encode(), digest_size=16)
         for path in self.sources():
@@ -71,12 +71,12 @@ class Crate:
     def _build(self, python: str, wheels: Path) -> None:
         if shutil.which("cargo") is None:
             sys.exit(
-                f"{self.name} is built with cargo, which is not there: install Rust ≥ 1.95, for example with rustup."
+                f"building {self.name} needs cargo, which was not found: install Rust ≥ 1.95, for example with rustup"
             )
         processors = int(os.environ.get("CARGO_BUILD_JOBS") or os.cpu_count() or 1)
         minutes = self._minutes // processors + 1
         print(f"building {self.name} with {processors} processors: about {minutes} minutes, once", flush=True)
-        tree = CACHE / self.name  # always the same place, so that cargo finds what it has built
+        tree = CACHE / self.name  # always the same path, so that cargo finds its earlier output
         self._bring_up_to_date(tree / "sources")
         began = time.monotonic()
         fresh = tree / "wheel"
@@ -90,8 +90,11 @@ class Crate:
         print(f"built in {time.monotonic() - began:.0f} s")
 
     def _bring_up_to_date(self, tree: Path) -> None:
-        """Copy files that differ. Cargo goes by times: an unchanged file keeps its time, and a changed one gets a
-        new time, because in another checkout it may be older."""
+        """Copy the sources that differ, and remove those that are gone.
+
+        Cargo compares modification times: an unchanged file keeps its time, and a changed one gets the current time,
+        because its time in this checkout may be older.
+        """
         wanted = {tree / path.relative_to(self.here): path for path in self.sources()}
         for old in (path for path in tree.rglob("*") if path.is_file() and path not in wanted):
             old.unlink()
@@ -103,7 +106,7 @@ class Crate:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on a file, which ends with the process: builds of two checkouts run one after the other."""
+    """Hold a lock on a file, so that builds of two checkouts run one after the other. It ends with the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -123,4 +126,4 @@ def interface(python: str) -> str:
 def run(*command: str, env: dict[str, str] | None = None) -> None:
     done = subprocess.run(command, env=env, check=False)  # noqa: S603 - the commands are our own
     if done.returncode:
-        sys.exit(f"this failed: {' '.join(command)}")
+        sys.exit(f"this command failed: {' '.join(command)}")

@@ -146,7 +146,7 @@ class TestOpen:
         monkeypatch.setenv("PROXYWASM_WASMTIME_ROUTE", "objects")
         monkeypatch.setenv("PROXYWASM_WASMTIME_DEADLINE", "no")
         engine = open_engine()
-        assert "as asked for" in engine.note
+        assert "as requested" in engine.note
         assert not engine.capabilities.deadline
         assert open_engine("wasmtime", route="ctypes", deadline=True).capabilities.deadline
 

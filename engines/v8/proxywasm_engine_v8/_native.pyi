@@ -1,4 +1,4 @@
-# The C extension: what trampolines.py and in_thread/calls.py do, in C. Addresses are numbers.
+# The C extension: the C form of trampolines.py, in_thread/calls.py and parts of bulk.py. Addresses are numbers.
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, final
@@ -7,11 +7,11 @@ NATIVE_ABI: int
 FINGERPRINT: int
 HOST_CALLED: int
 
-_Type: TypeAlias = tuple[str, str]  # letters for parameters, and for the result
+_Type: TypeAlias = tuple[str, str]  # one letter for each parameter, and one for the result
 
 @final
 class Affinity:
-    # The thread where an isolate has V8's lock: its address, that of its context, and that of its handle scope.
+    # Keeps V8's lock on an isolate in one thread. Takes the addresses of the isolate, its context and its handle scope.
     def __init__(self, isolate: int, context: int, scope: int, /) -> None: ...
     def enter(self) -> int: ...
     def leave(self, outer: int, /) -> None: ...

@@ -1,8 +1,8 @@
-"""Whether there is the address space that V8 is going to reserve.
+"""Checks that the process may have the address space that V8 reserves.
 
-V8 ends the process where it does not get what it asks for, so under a limit (``ulimit -v``, ``RLIMIT_AS``) it is not
-asked. Measured with the V8s of `in_thread.facts`: 1422 GiB at its start, most of it for the sandbox, in which all
-memories lie; and 1.6 GiB for each isolate.
+V8 ends the process when a reservation fails, so the limit (``ulimit -v``, ``RLIMIT_AS``) is checked first. The versions
+of V8 in `in_thread.facts` reserve 1422 GiB when they start, mostly for the sandbox, which contains all memories, and
+1.6 GiB for each isolate (measured).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 
 try:
     import resource
-except ImportError:  # where there are no such limits
+except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
 __all__ = ["AT_ITS_START", "FOR_AN_ISOLATE", "lacking"]
@@ -22,7 +22,7 @@ FOR_AN_ISOLATE = 2 * GIB
 
 
 def lacking(wanted: int) -> str:
-    """Why there is no room for so many bytes of address space, in words; empty if there is."""
+    """Why `wanted` bytes of address space are not available, in words; empty if they are."""
     limit = _limit()
     if limit is None:
         return ""

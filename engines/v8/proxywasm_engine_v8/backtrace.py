@@ -1,4 +1,4 @@
-"""The stack of an isolate, which V8's interface tells to code that runs in it."""
+"""The stack of an isolate, which V8's interface reports only to code that runs in the isolate."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 __all__ = ["OPTIMISE", "Backtrace"]
 
 OPTIMISE = "_ZN2v88internal26Runtime_WasmTierUpFunctionEiPmPNS0_7IsolateE"
-"""A function of V8's runtime, which optimises a function of a guest; it takes the number of arguments, where they are,
-and the isolate."""
+"""The function of V8's runtime that optimises a guest's function. Its parameters are the number of arguments, their
+address, and the isolate."""
 
 _MAX_FRAMES = 64
 _ALL_DETAILS = 0x7F
@@ -30,7 +30,7 @@ _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
 
 
 class Backtrace:
-    """The functions of V8's that it takes. Raises: AttributeError if one is missing."""
+    """Reads stacks with functions of V8. Raises: AttributeError if one of them is missing."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._functions: dict[str, Any] = {}
@@ -40,7 +40,7 @@ class Backtrace:
             function.argtypes = parameters
 
     def __call__(self, isolate: int | None) -> list[tuple[str, int]]:
-        """Script and position of what is under way, innermost first. To be called inside `isolate`."""
+        """Script and position of each active call, innermost first. Must be called inside `isolate`."""
         its = self._functions
         trace = its["trace"](isolate, _MAX_FRAMES, _ALL_DETAILS)
         frames = (its["frame"](trace, isolate, index) for index in range(its["size"](trace)))

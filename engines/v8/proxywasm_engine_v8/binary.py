@@ -2,13 +2,13 @@
 
 V8 gets a changed module:
 
-* Memories are imports. The instance is given one with its own upper bound, so that growth beyond it answers -1.
+* Memories are imports. Each instance gets a memory with its own upper bound, beyond which growth returns -1.
 * The start function is an export, and is called when everything else is in place.
 * Functions at the end of the module replace instructions that V8 would not interrupt in time, see `bulk`.
-* V8 is told to compile two kinds of functions at once: those that the host finds slow to optimise, and those that are
-  `VERY_LARGE`. They are exports, so that they can be optimised. The module's own hints of this kind are removed.
+* Two kinds of functions have hints to compile them at once: those that the host finds slow to optimise, and those that
+  are `VERY_LARGE`. They are exports, so that they can be optimised. The module's own hints of this kind are removed.
 
-Functions keep their indices; `Binary.original` converts positions of code back.
+Functions keep their indices; `Binary.original` converts positions in code back.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _MAX_TABLES = 16
 _HINTS, _PRIORITIES = b"metadata.code.", b"metadata.code.compilation_priority"
 
 VERY_LARGE = 100 << 10
-"""Bytes of a function that is optimised when the first instance is made, not when it has become hot, which is in the
-midst of a request: of what the host has not looked at."""
+"""Size in bytes from which a function is optimised when the first instance is made, even if the host has not found it
+slow. V8 optimises other functions when they are hot, which is during a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ class Binary:
     """A module in its binary form.
 
     Args:
-        slow: functions that are to be optimised at once, by their number among those that have code; those that are
-            `VERY_LARGE` are anyway.
-        ranges: where instructions on ranges are, see `bulk.ranges_of`; they are sought if it is not given.
+        slow: Functions to optimise at once, in addition to those that are `VERY_LARGE`. They are numbered without
+            imported functions.
+        ranges: Positions of instructions on ranges, see `bulk.ranges_of`; by default the code is searched for them.
 
     Raises: Malformed, Refused.
     """
@@ -113,18 +113,18 @@ class Binary:
         told = {len(self._imported) + number for number in slow if number < len(self._defined)}
         at_once = sorted(told.union(len(self._imported) + number for number, size in large if size >= VERY_LARGE))
         self.optimised = {self._new_name(f"function {index}"): index for index in at_once}
-        """Under which names V8's module exports the functions that are to be optimised at once."""
+        """The functions to optimise at once, by the names under which V8's module exports them."""
         self.rewritten, self._code_at = self._rewrite()
 
     @cached_property
     def module_name(self) -> str:
-        """The name section's name of the module."""
+        """The name of the module in its name section, or empty."""
         with suppress(Malformed):
             return next((reader.name() for id, reader in self._names() if id == 0), "")
         return ""
 
     def function_name(self, index: int) -> str:
-        """The name section's name of function `index`, or ``<wasm function N>``."""
+        """The name of function `index` in the name section, or ``<wasm function N>``."""
         return self._function_names.get(index) or f"<wasm function {index}>"
 
     def function_at(self, offset: int) -> int:
@@ -132,7 +132,7 @@ class Binary:
         return len(self._imported) + bisect_right(self._starts, offset) - 1
 
     def original(self, position: int) -> int | None:
-        """Where in the module that is which is at `position` of the one that V8 has; ``None`` if it is not of it."""
+        """Convert a position in V8's module to one in the original; ``None`` for code that was added."""
         code = self._place(_CODE)
         if self._bodies is None or code is None:
             return None
@@ -160,7 +160,7 @@ class Binary:
         return starts
 
     def _names(self) -> Iterable[tuple[int, Reader]]:
-        """The subsections of the name section, as far as they are well formed."""
+        """The subsections of the name section, up to the first that is malformed."""
         try:
             for part in self._sections:
                 reader = Reader(self._code, part.body, part.end)
@@ -173,7 +173,7 @@ class Binary:
             return
 
     def _new_name(self, name: str) -> str:
-        """A name that no export has, and that begins like this."""
+        """A name that begins with `name`, and that no export has."""
         taken = {export.name for export in self.exports}
         return next(new for n in range(len(taken) + 1) if (new := f"{name} {n}") not in taken)
 
@@ -182,10 +182,10 @@ class Binary:
         try:
             return self._types[functions[index]]
         except IndexError:
-            raise Malformed(f"function {index} is exported, and there is none") from None
+            raise Malformed(f"function {index} is exported, but does not exist") from None
 
     def _read_types(self, reader: Reader) -> None:
-        if reader.data[reader.at] == 0x4E:  # a group
+        if reader.data[reader.at] == 0x4E:  # a recursion group
             reader.byte()
             reader.vector(lambda: self._read_type(reader))
         else:
@@ -200,7 +200,7 @@ class Binary:
             types = [tuple(reader.vector(reader.value_type)) for _ in range(2)]
             self._types.append(FunctionType(*types))
         elif form in (0x5F, 0x5E):  # a structure, an array
-            raise Refused("structures and arrays (garbage collection) are refused: V8 cannot limit what they take")
+            raise Refused("structures and arrays (garbage collection) are refused: V8 cannot limit their memory")
         else:
             raise Malformed(f"a type of an unknown form {form:#x}, at {reader.at - 1:#x}")
 
@@ -211,7 +211,7 @@ class Binary:
             try:
                 return Import(module, name, "function", self._types[self._imported[-1]])
             except IndexError:
-                raise Malformed(f"import {module}.{name} has a type that is not there") from None
+                raise Malformed(f"import {module}.{name} has a type that does not exist") from None
         if kind == 1:
             self._elements.append(_element(reader))
             self._wide |= _limits(reader).wide
@@ -228,7 +228,7 @@ class Binary:
         return Import(module, name, _KINDS[kind])
 
     def _read_tables(self, reader: Reader) -> None:
-        """The types of elements, as far as initial values do not stand between."""
+        """Read the types of elements, up to the first table with an initial value."""
         count = reader.number()
         if count > _MAX_TABLES:
             raise Refused(f"more than {_MAX_TABLES} tables are refused: V8's heap could not hold them")
@@ -254,14 +254,14 @@ class Binary:
         place = self._place(_CODE)
         if place is None:
             return None
-        if self._wide:  # the functions would have other types; such memories are for those who ask for them
+        if self._wide:  # the functions would need other types; only embedders that ask for wide memories get them
             return Bodies(*place)
         first = len(self._imported) + len(self._defined)
         has_memory = bool(self.memories)
         return interruptible(self._code, *place, first, self._elements, has_memory=has_memory, ranges=ranges)
 
     def _rewrite(self) -> tuple[bytes, int]:
-        """The module for V8, and where the contents of its code section are."""
+        """The module for V8, and the position of the contents of its code section."""
         replaced: dict[int, bytes] = {}
         if self.memories:
             replaced[_MEMORY] = b""
@@ -302,7 +302,7 @@ class Binary:
         return joined(before, self._code, (bodies.start, bodies.end, bodies.edits, bodies.calls), output), code_at
 
     def _appended(self, id: int, entries: Sequence[bytes]) -> bytes:
-        """The contents of a section, with `entries` after those that are there."""
+        """The contents of a section with `entries` added at its end."""
         place = self._place(id)
         if place is None:
             return vector(entries)
@@ -319,8 +319,10 @@ def _is_hint(code: bytes, part: _Section) -> bool:
 
 
 def _priorities(functions: Sequence[int]) -> bytes:
-    """The contents of a section that has V8 compile these functions at once: of each the number, that it is the whole
-    of it, and one byte, its priority. Source: the proposal "Compilation Hints" of WebAssembly.
+    """The contents of a section that makes V8 compile these functions at once.
+
+    An entry has the index of a function, the offset 0 for the whole function, and its priority, one byte. Source: the
+    WebAssembly proposal "Compilation Hints".
     """
     return _name(_PRIORITIES) + vector([leb(index) + b"\0" + vector([leb(1)]) for index in functions])
 

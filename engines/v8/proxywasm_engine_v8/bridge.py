@@ -1,12 +1,13 @@
-"""Two small WebAssembly modules between a guest and Python: no value ever becomes a JavaScript value.
+"""Two small WebAssembly modules between a guest and Python, so that no value ever becomes a JavaScript value.
 
-One stands before the guest's imports: each of its functions writes its arguments to a page of memory that Python sees,
-calls Python without arguments, and takes the answer from that page. The other one stands before the guest's exports
-and does the reverse. Numbers cross bit by bit, and V8 compiles calls between modules to plain calls.
+One provides the guest's imports: each of its functions writes its arguments to a page of memory that Python shares,
+calls Python without arguments, and reads the answer from that page. The other one calls the guest's exports and does
+the reverse. Numbers keep all their bits, and V8 compiles calls between modules to plain calls.
 
-Before a host function is called, the place of its answer is filled with `UNANSWERED`, which no answer of 32 bits can
-be; one of 64 bits goes where the arguments were. If that is still there when it returns, it has raised an exception
-(or could not even be entered), and the guest is ended by a trap: no guest can catch that, as it could an exception.
+Before the call of a host function, the field for its answer is filled with `UNANSWERED`, which no 32-bit answer can
+equal; a 64-bit answer overwrites the arguments instead. If `UNANSWERED` is still there when the function returns, the
+function has raised an exception, or could not even be entered. A trap then ends the guest: unlike an exception, no
+guest can catch it.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ __all__ = [
 
 PAGE = 65536
 FAILED, INDEX, ANSWER, ARGUMENTS, REPORT = 0, 4, 8, 16, 16384
-"""Where in the page things are: a flag (u32), the number of the import that is called (u32), the answer, arguments
-(8 bytes each), a report (length and UTF-16)."""
+"""Offsets in the page: a flag (u32), the number of the called import (u32), the answer, the arguments (8 bytes each),
+a report (length and UTF-16)."""
 UNANSWERED = 0x7FF4_0B57_A6E1_9D3C
 NAME = "proxywasm_bridge"
-"""The name of both modules, by which their frames are left out of backtraces."""
+"""The name of both modules; backtraces leave out frames with this name."""
 
 WIDE = ("i64", "f64")
 
@@ -57,7 +58,7 @@ _SENTINEL = b"\x42" + bytes(UNANSWERED >> 7 * i & 0x7F | 0x80 for i in range(9))
 
 @lru_cache(maxsize=256)
 def imports_bridge(types: tuple[FunctionType, ...]) -> bytes:
-    """For guests that import functions of `types`: function *i* of the module calls its import *i*."""
+    """The module for guests that import functions of `types`: its function *i* calls its import *i*."""
     bodies = []
     for index, type in enumerate(types):
         code = _ZERO + _SENTINEL + _STORE["i64"] + leb(ANSWER)
@@ -65,7 +66,7 @@ def imports_bridge(types: tuple[FunctionType, ...]) -> bytes:
         for number, kind in enumerate(type.params):
             code += _ZERO + _GET + leb(number) + _STORE[kind] + leb(ARGUMENTS + 8 * number)
         code += _CALL + leb(index)
-        code += _ZERO + _LOAD["i64"] + leb(ANSWER) + _SENTINEL + b"\x51\x04\x40\0\x0b"  # if it is equal: unreachable
+        code += _ZERO + _LOAD["i64"] + leb(ANSWER) + _SENTINEL + b"\x51\x04\x40\0\x0b"  # unreachable if equal
         if type.results:
             (kind,) = type.results
             code += _ZERO + _LOAD[kind] + leb(ARGUMENTS if kind in WIDE else ANSWER)
@@ -75,7 +76,7 @@ def imports_bridge(types: tuple[FunctionType, ...]) -> bytes:
 
 @lru_cache(maxsize=256)
 def exports_bridge(types: tuple[FunctionType, ...]) -> bytes:
-    """For guests that export functions of `types`: function *i* of the module calls its import *i*."""
+    """The module for guests that export functions of `types`: its function *i* calls its import *i*."""
     bodies = []
     for index, type in enumerate(types):
         code = _ZERO if type.results else b""
@@ -89,7 +90,7 @@ def exports_bridge(types: tuple[FunctionType, ...]) -> bytes:
 
 
 def failure(page: Any) -> Thrown:
-    """What the glue has reported last in `page`."""
+    """The last exception that the glue has reported in `page`."""
     report = memoryview(page).cast("B")[REPORT:]
     size = int.from_bytes(report[:4], "little")
     kind, _, text = bytes(report[4 : 4 + 2 * size]).decode("utf-16-le", "replace").partition("\n")
@@ -120,7 +121,7 @@ def _module(imported: Sequence[FunctionType], defined: Sequence[FunctionType], b
 
 
 def _signed(value: int) -> bytes:
-    """A number as an instruction holds it that takes a signed one: bit 6 of its last byte is clear."""
+    """A natural number in signed LEB128: bit 6 of the last byte is clear."""
     return leb(value) if value.bit_length() % 7 else leb(value)[:-1] + bytes([leb(value)[-1] | 0x80, 0])
 
 

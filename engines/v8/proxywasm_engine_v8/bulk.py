@@ -1,18 +1,19 @@
-"""Handles the code that V8 does not interrupt in time: tail calls, and instructions on whole ranges.
+"""Changes code that V8 does not interrupt in time: tail calls, and instructions on whole ranges.
 
-V8 checks for interrupts where a function begins. In a loop, code of its first tier checks only when the loop has used
-up the budget after which it is optimised, that is tens of thousands of turns. A function that ends in a tail call does
-not check at all. So, for deadlines to hold:
+V8 checks for interrupts at the beginning of a function. In a loop, code of the first tier checks only when the loop has
+used up its budget before optimisation: tens of thousands of iterations. A function that ends in a tail call does not
+check at all. So that deadlines hold:
 
 * A module with tail calls is refused.
-* ``memory.copy``, ``memory.fill``, ``memory.init``, and those of tables, become calls of functions at the end of the
-  module, one for each of these with other immediates, which do so many `BYTES` or `ELEMENTS` at a time and call
-  themselves for each part. (What a range that reaches too far holds before its end is written before the trap.)
-* So do ``memory.grow`` and ``table.set``, as they are: they take V8 a microsecond or more.
-* A function that is `LARGE` begins with a call that is never made. For one that calls nothing, once it is optimised
-  and what it called is part of it, does not look where it begins: and those tens of thousands of turns take seconds.
+* ``memory.copy``, ``memory.fill``, ``memory.init`` and their counterparts for tables become calls of functions at the
+  end of the module, one for each combination of instruction and immediates. Such a function handles `BYTES` or
+  `ELEMENTS` at a time, and calls itself for each part. (If a range is out of bounds, the parts before its end are
+  written before the trap.)
+* ``memory.grow`` and ``table.set`` become calls too, but are not divided: each takes V8 a microsecond or more.
+* A `LARGE` function begins with a call that is never made. Without it, an optimised function into which all its callees
+  are inlined would not check at its beginning, and tens of thousands of iterations of its caller take seconds.
 
-Where such instructions are, the host may know; else `ranges_of` finds them, which takes milliseconds for megabytes.
+The host may pass the positions of such instructions; otherwise `ranges_of` finds them, in milliseconds per megabyte.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ from .reader import Malformed, Reader, Refused, leb, vector
 __all__ = ["BYTES", "ELEMENTS", "LARGE", "MOST", "Bodies", "interruptible", "joined"]
 
 BYTES, ELEMENTS = 64 << 10, 4 << 10
-"""What one instruction does at most: some microseconds; for elements that are functions, some milliseconds."""
+"""The most that one instruction handles: this takes microseconds, or milliseconds for elements that are functions."""
 
 LARGE = 2 << 10
-"""Bytes of a function that takes a microsecond, and more."""
+"""Size in bytes from which a function takes a microsecond or more."""
 
 MOST = 1 << 20
-"""Instructions that a module may have of those that become calls."""
+"""How many instructions of a module may become calls."""
 
 _LEB = rb"[\x80-\xff]*[\x00-\x7f]"
 _MEMARG = rb"(?:[\x00-\x3f]|[\x40-\x7f]" + _LEB + rb"|[\x80-\xff]+[\x00-\x7f])" + _LEB
-_HEAP_TYPE = rb"(?:[\x63\x64]|(?![\x63\x64]))" + _LEB  # of a reference behind these, else any other type
+_HEAP_TYPE = rb"(?:[\x63\x64]|(?![\x63\x64]))" + _LEB  # after 63 or 64, a reference's heap type
 _PLAIN = rb"|".join(
     (
         rb"[\x00\x01\x05\x0a\x0b\x0f\x19-\x1b\x45-\xc4\xd1\xd3\xd4]+",
@@ -60,7 +61,7 @@ _PLAIN = rb"|".join(
         rb"\xfe(?:\x03\x00|(?!\x03)[\x00-\x7f]" + _MEMARG + rb")",
     )
 )
-_RUN = re.compile(rb"(?:" + _PLAIN + rb"){1,4096}")  # an end to it, for each of them is remembered meanwhile
+_RUN = re.compile(rb"(?:" + _PLAIN + rb"){1,4096}")  # limited, because `re` stores each repetition while it matches
 _LABELS, _SELECT, _TRY = 0x0E, 0x1C, 0x1F
 _VECTOR, _ATOMIC = 0xFD, 0xFE
 _PREFIXES = 0xFC, 0xFD, 0xFE
@@ -68,35 +69,35 @@ _LAST_CONVERSION, _FENCE, _WITH_MEMORY = 7, 3, 0x40
 _TABLE_SET, _GROW = _SLOW = 0x26, 0x40
 _TAIL_CALLS = {0x12: "return_call", 0x13: "return_call_indirect", 0x15: "return_call_ref"}
 _INIT, _COPY, _FILL, _TABLE_INIT, _TABLE_COPY, _TABLE_FILL = 8, 10, 11, 12, 14, 17
-_QUICK = (9, 13, 15, 16)  # to drop a segment, to grow a table, to tell its size
+_QUICK = (9, 13, 15, 16)  # data.drop and elem.drop, table.grow, table.size
 _IMMEDIATES = {_INIT: 2, _COPY: 2, _FILL: 1, _TABLE_INIT: 2, _TABLE_COPY: 2, _TABLE_FILL: 1, **dict.fromkeys(_QUICK, 1)}
 
 
 @dataclass
 class Bodies:
-    """What the contents of a code section become for V8."""
+    """The contents of a code section, as they are changed for V8."""
 
     start: int
-    """Where they begin in the module as it came."""
+    """Position of the contents in the original module."""
     end: int
     edits: bytes = b""
-    """What is replaced: where it begins and ends in the module, and by what. That is the number of one of `calls`, or,
-    if negative, -1 less the size of a function, which stands there. Of 64 bits each."""
+    """The replaced parts, three 64-bit integers each: begin and end in the original module, and the replacement. This
+    is an index in `calls`; a negative number -1 - n means the number n (a size or a count) in LEB128."""
     calls: Sequence[bytes] = ()
     types: Sequence[bytes] = ()
-    """Of the functions that are called."""
+    """The types of the called functions."""
     added: Sequence[bytes] = ()
-    """Those functions."""
+    """The called functions."""
     large: Sequence[tuple[int, int]] = ()
-    """Of functions that are `LARGE`: the number among those that have code, and the bytes."""
+    """The `LARGE` functions: number (without imported functions) and size in bytes."""
 
     @property
     def size(self) -> int:
-        """How many bytes they have."""
+        """Size of the changed contents in bytes."""
         return self._guests + sum(map(len, self.added))
 
     def original(self, position: int) -> int | None:
-        """Where something was that is at `position` of the contents; ``None`` for what is not the guest's."""
+        """Convert an offset in the changed contents to one in the original; ``None`` for added functions."""
         if not 0 <= position < self._guests:
             return None
         starts, shifts = self._shifted
@@ -105,18 +106,18 @@ class Bodies:
 
     @cached_property
     def _guests(self) -> int:
-        """How many bytes of them are the guest's."""
+        """Size of the changed contents without the added functions, in bytes."""
         return self.end - self.start + sum(moved for _, moved in self._moves())
 
     @cached_property
     def _shifted(self) -> tuple[list[int], list[int]]:
-        """Where what is shifted begins, and by how much it is; sought when somebody asks, for there are many."""
+        """Offsets from which code is shifted, and by how many bytes. Computed on demand, because there are many."""
         moves = list(self._moves())
         shifts = list(accumulate(moved for _, moved in moves))
         return [at - self.start + shift for (at, _), shift in zip(moves, shifts, strict=True)], shifts
 
     def _moves(self) -> Iterator[tuple[int, int]]:
-        """Where something follows in the module, and how many bytes more than there were put before it."""
+        """For each edit, its end in the original module, and the number of bytes that it adds."""
         for at, behind, which in _triples(self.edits):
             yield behind, len(_replacement(self.calls, which)) - (behind - at)
 
@@ -140,10 +141,12 @@ def interruptible(
     has_memory: bool,
     ranges: bytes | None = None,
 ) -> Bodies:
-    """A code section that V8 interrupts in time; without a memory, large functions are left as they are.
+    """A code section that V8 interrupts in time. In modules without a memory, large functions are not changed.
 
-    Function `first` is the next that there is not; `elements` are the types of the tables' elements; `ranges` are what
-    `ranges_of` gives, if somebody knows.
+    Args:
+        first: The index of the first added function.
+        elements: The types of the elements of each table.
+        ranges: The result of `ranges_of`, if known.
 
     Raises: Refused, Malformed.
     """
@@ -167,9 +170,9 @@ def interruptible(
 
 
 def ranges_in_python(code: bytes, start: int, end: int) -> tuple[bytes | None, int]:
-    """Where instructions on ranges begin and end, of 64 bits each, and -1; ``None`` if there are more than `MOST`.
+    """The begin and end of each instruction on ranges, as 64-bit integers; ``None`` if there are more than `MOST`.
 
-    Or nothing, and where the code cannot be read.
+    The second result is -1. If the code cannot be read, it is the position of the error, and the first one is empty.
     """
     found = array("Q")
     here = start
@@ -198,8 +201,9 @@ def ranges_in_python(code: bytes, start: int, end: int) -> tuple[bytes | None, i
 def planned_in_python(
     code: bytes, start: int, end: int, ranges: bytes, first: int, has_memory: bool
 ) -> tuple[bytes, list[bytes], list[tuple[int, int]]]:
-    """What is to be replaced in a code section, and by calls for which instructions, an empty one for a call that is
-    never made; and the large functions. See `Bodies`.
+    """The edits of a code section, the instructions that become calls, and the large functions: see `Bodies`.
+
+    An empty instruction represents a call that is never made.
 
     Raises: Malformed.
     """
@@ -245,8 +249,10 @@ def joined_in_python(
     bodies: tuple[int, int, bytes, Sequence[bytes]],
     after: Sequence[bytes | memoryview],
 ) -> bytes:
-    """What is `before`, a part of `code` after its edits (begin, end, edits and calls: see `Bodies`), and what is
-    `after`: megabytes, which are put together once."""
+    """Join `before`, a part of `code` with its edits, and `after`, in a single copy: modules have megabytes.
+
+    `bodies` has the begin and end of the part, its edits, and their calls: see `Bodies`.
+    """
     at, end, edits, calls = bodies
     view = memoryview(code)
     output = [*before]
@@ -263,14 +269,14 @@ def _skip_locals(body: Reader) -> None:
 
 
 def _skip_instruction(body: Reader) -> bool:
-    """Skip an instruction that is not plain, and tell whether it is one on a range. Raises: Malformed."""
+    """Skip an instruction that is not plain. Returns whether it works on a range. Raises: Malformed."""
     opcode = body.byte()
     if opcode == _LABELS:
         body.skip_numbers(body.number() + 1)
     elif opcode == _SELECT:
         body.vector(body.value_type)
     elif opcode == _TRY:
-        if body.at < body.end and body.data[body.at] in (0x63, 0x64):  # a reference, the type of a block's value
+        if body.at < body.end and body.data[body.at] in (0x63, 0x64):  # the block's type is a reference
             body.byte()
         body.number()
         for _ in range(body.number()):
@@ -278,7 +284,7 @@ def _skip_instruction(body: Reader) -> bool:
     elif opcode in _SLOW:
         body.number()
         return True
-    elif opcode in _PREFIXES:  # here with numbers that are longer than they need be, too
+    elif opcode in _PREFIXES:  # numbers with redundant bytes come here too
         return _skip_numbered(body, opcode, body.number())
     else:
         raise Malformed("an instruction that is not known here")
@@ -319,7 +325,7 @@ planned = planned_in_python if _native is None else _native.planned
 joined = joined_in_python if _native is None else _native.joined
 
 
-# The functions at the end are made of these, with the locals: where to, what or where from, how many.
+# Parts of the added functions. Their parameters are the destination, the source or value, and the count.
 _TO, _FROM, _COUNT = b"\x20\0", b"\x20\1", b"\x20\2"
 _ADD, _SUBTRACT, _AT_MOST, _NOT = b"\x6a", b"\x6b", b"\x4d", b"\x45"
 _LOOP, _IF, _ELSE, _AGAIN, _END = b"\x03\x40", b"\x04\x40", b"\x05", b"\x0c\1", b"\x0b"
@@ -327,12 +333,12 @@ _SET_TO, _SET_FROM, _SET_COUNT = b"\x21\0", b"\x21\1", b"\x21\2"
 
 
 def _never(index: int) -> bytes:
-    """A call of a function if the memory has no pages: it never has none, which V8 does not know."""
+    """A call of a function if the memory has no pages: that is never true, but V8 cannot prove it."""
     return b"\x3f\0" + _NOT + _IF + b"\x10" + leb(index) + _END
 
 
 def _type(instruction: bytes, elements: Sequence[bytes]) -> bytes:
-    """The type of the function for an instruction, or of the one that is never called."""
+    """The type of the function that replaces `instruction`; if it is empty, of the function that is never called."""
     if not instruction:
         return b"\x60\0\0"
     if instruction[0] == _GROW:
@@ -345,7 +351,7 @@ def _type(instruction: bytes, elements: Sequence[bytes]) -> bytes:
 
 
 def _helper(instruction: bytes, index: int) -> bytes:
-    """The function `index`, which does what an instruction does, or is never called."""
+    """The code of function `index`, which replaces `instruction`; if it is empty, the function is never called."""
     if not instruction:
         body = vector([]) + _never(index) + _END
         return leb(len(body)) + body
@@ -358,7 +364,7 @@ def _helper(instruction: bytes, index: int) -> bytes:
     less = _COUNT + part + _SUBTRACT + _SET_COUNT
     do = part + b"\x10" + leb(index)
     forward = _TO + _FROM + do + advance_to + (b"" if kind in (_FILL, _TABLE_FILL) else advance_from) + less
-    if kind in (_COPY, _TABLE_COPY):  # from the end where it begins within what is copied
+    if kind in (_COPY, _TABLE_COPY):  # backwards if the destination begins inside the source
         backward = less + _TO + _COUNT + _ADD + _FROM + _COUNT + _ADD + do
         forward = _TO + _FROM + _AT_MOST + _IF + forward + _ELSE + backward + _END
     parts = _LOOP + _COUNT + part + _AT_MOST + _NOT + _IF + forward + _AGAIN + _END + _END

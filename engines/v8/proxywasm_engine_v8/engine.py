@@ -1,4 +1,4 @@
-"""The engine: finding V8, and deciding whether it can be trusted."""
+"""The engine: it starts V8 and compiles modules."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ _MAGIC = b"\0asm"
 
 
 class V8Engine:
-    """V8, as the wheel `mini-racer` brings it.
+    """V8 from the wheel `mini-racer`.
 
     Args:
-        route: ``in-thread`` calls V8's own interface in the calling thread, ``mini-racer`` calls the wheel's C
-            functions, which run V8 on separate threads: the same, many times slower. By default the first, if safe.
-        native: Call V8 in the calling thread from C, where that was built; else through ctypes, some µs slower.
-        self_check: Before a route is used for the first time, test it in a child process.
+        route: ``in-thread`` calls V8's C++ interface in the calling thread. ``mini-racer`` calls the wheel's C
+            functions, which run V8 on separate threads: the results are the same, but calls are many times slower. By
+            default ``in-thread`` if it is safe, else ``mini-racer``.
+        native: Whether the route in the calling thread may use the C extension. Through ctypes, a call takes some µs
+            more.
+        self_check: Whether a route is tested in a child process before its first use.
 
-    Raises: EngineUnavailable; ValueError if there is no such route.
+    Raises: EngineUnavailable; ValueError if the route does not exist.
     """
 
     name: ClassVar[str] = "v8"
     priority: ClassVar[int] = 200
     limits: ClassVar[str] = (
-        "functions are compiled when they are first called, and optimised when they are hot: those that take longer "
-        "than 40 ms, by an estimate, when they are loaded, and none that takes more than 2 s; memory and tables by "
-        "their declared maximum; deadlines in guest code; 1.4 TiB of address space are reserved"
+        "functions are compiled when they are first called, and optimised when they are hot; those estimated to take "
+        "more than 40 ms are compiled and optimised when they are loaded, and those above 2 s are refused; memory and "
+        "tables by their declared maximum; deadlines in guest code; 1.4 TiB of address space are reserved"
     )
 
     def __init__(self, *, route: str | None = None, native: bool = True, self_check: bool = True) -> None:
@@ -59,10 +61,12 @@ class V8Engine:
         return self.compile_early(bytecode, ())
 
     def compile_early(self, bytecode: bytes, slow: Sequence[int], ranges: bytes | None = None) -> V8Module:
-        """As `compile`; the functions `slow`, by their number among those that have code, are optimised when the first
-        instance is made, and not in the midst of a call.
+        """Validate and compile `bytecode`, with functions that are optimised before the first call.
 
-        `ranges`: where instructions are that V8 does not interrupt, if somebody knows, see `bulk.ranges_of`.
+        Args:
+            slow: Functions to optimise when the first instance is made, and not during a call; they are numbered
+                without imported functions.
+            ranges: Positions of instructions that V8 does not interrupt, if known, see `bulk.ranges_of`.
 
         Raises: InvalidModule.
         """
@@ -80,11 +84,11 @@ class V8Engine:
             raise InvalidModule(self._complaint(bytecode) or str(error)) from None
 
     def deserialise(self, compiled: bytes) -> V8Module:
-        """Not possible."""
+        """Not supported. Raises: InvalidModule."""
         raise InvalidModule("V8 compiles a function when it is first called: nothing was ever serialised")
 
     def _complaint(self, bytecode: bytes) -> str:
-        """What V8 says of a module as it came in, with positions in it."""
+        """V8's message about the unchanged module, with positions in it; empty if V8 accepts it."""
         try:
             workshop = self.route.workshop()
             workshop.drop(workshop.compile(bytecode))

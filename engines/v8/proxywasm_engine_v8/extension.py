@@ -1,4 +1,4 @@
-"""The engine's C extension, see ``native/``."""
+"""Loads the engine's C extension, see ``native/``."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["load"]
 
 
 def load() -> tuple[Any, str]:
-    """The extension, or ``None``; and whether it is in use, in words."""
+    """The extension, or ``None``; and a text that says whether it is in use."""
     return extension.load("proxywasm_engine_v8._native")

@@ -31,7 +31,7 @@ GLUE = f"""(() => {{
   const describe = (error) => error instanceof WebAssembly.Exception ? "uncaught exception" : String(error);
   const guarded = (f) => () => {{ try {{ f(); }} catch (error) {{ fail(error); }} }};
 
-  // Imports are read one after the other, so names do not matter, nor that one name can occur twice.
+  // Imports are read in order, so their names do not matter, and one name may occur twice.
   function feed(values) {{
     let next = 0;
     const fields = new Proxy({{}}, {{ get: () => values[next++] }});
@@ -69,4 +69,5 @@ GLUE = f"""(() => {{
     () => memory,
   ];
 }})()"""
-"""An array: the page of `bridge`, and functions to compile, to instantiate, to get the memory's buffer, and it."""
+"""Evaluates to an array: the page of `bridge`, and functions that compile a module, instantiate it, and return the
+memory's buffer and the memory."""

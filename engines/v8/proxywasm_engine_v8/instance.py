@@ -1,4 +1,4 @@
-"""An instance: an isolate, and closures over it."""
+"""A running instance: an isolate and the functions that call into it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["V8Instance"]
 
 
 class V8Instance:
-    """A running module. All of its guest functions are closures over one set of cells, see `trampolines`."""
+    """A running module. Its guest functions share their state, see `trampolines`."""
 
     __slots__ = ("__weakref__", "_calls", "_functions", "_isolate", "_memory", "_module", "_shut", "memory")
 
@@ -51,14 +51,14 @@ class V8Instance:
             raise
 
     def function(self, name: str) -> Callable[..., Any] | None:
-        """The exported function `name`, or ``None``. Raises: TypeError if it has values that are no numbers."""
+        """The exported function `name`, or ``None``. Raises: TypeError if its type has values other than numbers."""
         if name not in self._module.callable_exports:
             self._module.refuse_other_types(name)
             return None
         return self._functions[name]
 
     def close(self) -> None:
-        """Free the isolate. From inside a host function: calls are refused at once, the collector frees it.
+        """Free the isolate. Inside a host function, refuse further calls and leave the rest to the garbage collector.
 
         Raises: RuntimeError if another thread is inside.
         """
@@ -85,7 +85,7 @@ class V8Instance:
             raise traps.instantiation_failure(thrown) or LinkError(thrown.message) from None
         if binary.exported_memory is not None:
             self._memory = V8Memory(self._isolate) if reservation.is_safe else MovingMemory(self._isolate)
-            self.memory = cast("Memory", self._memory)  # a property will do where nobody sets it
+            self.memory = cast("Memory", self._memory)  # a property suffices, because nothing sets it
         if bind is not None:
             bind(self)
         if binary.start_name:

@@ -12,7 +12,7 @@ __all__ = ["MovingMemory", "V8Memory"]
 
 
 class V8Memory:
-    """Linear memory as a view of its bytes where they are. They never move, see `Reservation`."""
+    """A view of linear memory that never moves, see `Reservation`."""
 
     __slots__ = ("_isolate", "_range", "native_range", "view")
 
@@ -24,27 +24,27 @@ class V8Memory:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Make `view` show the whole of the memory. Returns whether it had grown."""
+        """Extend `view` to the whole memory. Returns whether the memory has grown."""
         if self._isolate is None:
             return False
         base, size = self._isolate.memory()
         if size == len(self.view):
             return False
         if self._range[0] and base != self._range[0]:
-            raise RuntimeError("V8 has moved a memory that it had reserved room for")
+            raise RuntimeError("V8 has moved a memory although address space was reserved for it")
         self._range[0], self._range[1] = base, size
         self.view = memoryview((ctypes.c_ubyte * size).from_address(base)).cast("B")
         return True
 
     def release(self) -> None:
-        """Let go of the bytes: `view` becomes empty, and a view taken before raises ``ValueError`` when used."""
+        """Release the bytes: `view` becomes empty, and earlier views raise ``ValueError`` when used."""
         view, self.view, self._isolate = self.view, memoryview(bytearray()), None
         self._range[1] = 0
         view.release()
 
 
 class MovingMemory:
-    """Linear memory that may move when it grows: each `view` is a new one, at the price of a call to V8."""
+    """Linear memory that may move when it grows: each access to `view` calls V8 and makes a new one."""
 
     __slots__ = ("_fixed", "_isolate")
 
@@ -54,12 +54,12 @@ class MovingMemory:
 
     @property
     def view(self) -> memoryview:
-        """The whole of the memory."""
+        """The whole memory."""
         self.refresh()
         return self._fixed.view
 
     def refresh(self) -> bool:
-        """Make `view` show the whole of the memory. Returns whether it had grown."""
+        """Extend `view` to the whole memory. Returns whether the memory has grown."""
         if self._isolate is None:
             return False
         size = len(self._fixed.view)
@@ -67,6 +67,6 @@ class MovingMemory:
         return len(self._fixed.view) != size
 
     def release(self) -> None:
-        """Let go of the bytes, as `V8Memory.release`."""
+        """Release the bytes, as `V8Memory.release` does."""
         self._isolate = None
         self._fixed.release()

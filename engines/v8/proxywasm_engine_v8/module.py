@@ -31,15 +31,15 @@ _headroom = headroom(50)
 class V8Module:
     """A module that V8 has compiled.
 
-    An isolate of the engine holds it and its two bridges: as long as somebody does, V8 gives other isolates the same
-    code when they bring the same bytes.
+    The workshop, an isolate of the engine, holds it and its two bridges. Meanwhile, V8 reuses their code when other
+    isolates compile the same bytes.
     """
 
     def __init__(self, route: Route, workshop: Isolate, binary: Binary, compiled: int) -> None:
         self.route = route
         self.binary = binary
         self.is_optimised = False
-        """Whether there was an instance, with which the slow functions were optimised."""
+        """Whether the slow functions are optimised, which happens when the first instance is made."""
         self.imports: Sequence[Import] = tuple(binary.imports)
         self.exports: Sequence[Export] = tuple(binary.exports)
         self.callable_exports = {
@@ -55,13 +55,13 @@ class V8Module:
         self, functions: Sequence[HostFunction], limits: Limits, bind: Callable[[Instance], None] | None = None
     ) -> Instance:
         """Make an instance, see the protocol. Raises: LinkError, Trap."""
-        _headroom()  # for all of it, with a start function and the host functions that it calls
+        _headroom()  # for the whole instantiation, with a start function and the host functions that it calls
         check_functions(self.imports, functions)
         return V8Instance(self, functions, limits, bind)
 
     def serialise(self) -> bytes:
-        """Not possible."""
-        raise InvalidModule("V8 compiles a function when it is first called: there is nothing to be kept")
+        """Not supported. Raises: InvalidModule."""
+        raise InvalidModule("V8 compiles a function when it is first called: there is nothing to serialise")
 
     def refuse_other_types(self, name: str) -> None:
         """Raise TypeError if `name` is an exported function that cannot be called with plain numbers."""

@@ -1,4 +1,4 @@
-"""Reading and writing of the binary format, number by number."""
+"""Reads and writes the elements of the binary format."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from typing import TypeVar
 __all__ = ["Malformed", "Reader", "Refused", "leb", "section", "vector"]
 
 _T = TypeVar("_T")
-_MAX_BITS = 70  # of 10 bytes, which is what numbers of 64 bits take
+_MAX_BITS = 70  # a number of 64 bits has up to 10 bytes, each with 7 bits
 _NUMBERS = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x78: "i8", 0x77: "i16"}
 _REFERENCES = {0x70: "funcref", 0x6F: "externref", 0x6E: "anyref", 0x6D: "eqref", 0x69: "exnref"}
 
 
 class Malformed(Exception):
-    """These bytes are no module, or one that is made of parts unknown here."""
+    """The bytes are not a module, or the module has parts that the engine does not support."""
 
 
 class Refused(Exception):
-    """This is a module that could end the process by filling V8's heap, out of which V8 knows no other way."""
+    """The module is valid, but V8 cannot run it within limits.
+
+    It could fill V8's heap, whereupon V8 ends the process, or run past every deadline.
+    """
 
 
 class Reader:
-    """A place in some bytes. Raises: IndexError, Malformed."""
+    """Reads bytes from the position `at` on, up to `end`. Raises: IndexError, Malformed."""
 
     __slots__ = ("at", "data", "end")
 
@@ -32,14 +35,14 @@ class Reader:
         self.end = len(data) if end is None else end
 
     def byte(self) -> int:
-        """The next byte."""
+        """Read a byte."""
         if self.at >= self.end:
             raise Malformed(f"the bytes end too early, at {self.at:#x}")
         self.at += 1
         return self.data[self.at - 1]
 
     def number(self) -> int:
-        """An unsigned number, or the bits of a signed one."""
+        """Read an unsigned number in LEB128, or the bits of a signed one."""
         value = shift = 0
         while shift < _MAX_BITS:
             byte = self.byte()
@@ -50,50 +53,50 @@ class Reader:
         raise Malformed(f"a number of more than {_MAX_BITS // 7} bytes, at {self.at:#x}")
 
     def take(self, size: int) -> bytes:
-        """So many bytes."""
+        """Read `size` bytes."""
         if size > self.end - self.at:
             raise Malformed(f"the bytes end too early, at {self.end:#x}")
         self.at += size
         return self.data[self.at - size : self.at]
 
     def skip(self, size: int) -> None:
-        """As `take`, without a copy of what may be megabytes."""
+        """Skip `size` bytes without a copy: they may be megabytes."""
         if size > self.end - self.at:
             raise Malformed(f"the bytes end too early, at {self.end:#x}")
         self.at += size
 
     def name(self) -> str:
-        """A name."""
+        """Read a name."""
         return self.take(self.number()).decode(errors="replace")
 
     def skip_numbers(self, count: int) -> None:
-        """Skip numbers that are of no interest."""
+        """Skip `count` numbers."""
         for _ in range(count):
             self.number()
 
     def numbers(self) -> list[int]:
-        """A vector of numbers."""
+        """Read a vector of numbers."""
         count = self.number()
         taken = self.data[self.at : self.at + count]
-        if len(taken) == count and taken.isascii():  # of one byte each
+        if len(taken) == count and taken.isascii():  # each number has one byte
             self.skip(count)
             return list(taken)
         return [self.number() for _ in range(count)]
 
     def value_type(self) -> str:
-        """The type of a value, in words."""
+        """Read the type of a value, and return its name."""
         code = self.byte()
         if code in (0x63, 0x64):  # a reference to a heap type
             return f"ref {self.number():#x}"
         return _NUMBERS.get(code) or _REFERENCES.get(code) or f"ref {code:#x}"
 
     def vector(self, read: Callable[[], _T]) -> list[_T]:
-        """A vector, each element of which `read` reads."""
+        """Read a vector; `read` reads one element."""
         return [read() for _ in range(self.number())]
 
 
 def leb(value: int) -> bytes:
-    """An unsigned number, as modules hold them."""
+    """Encode an unsigned number in LEB128."""
     if value < 0x80:
         return bytes((value,))
     if value < 0x4000:
@@ -107,10 +110,10 @@ def leb(value: int) -> bytes:
 
 
 def vector(items: Sequence[bytes]) -> bytes:
-    """A counted sequence."""
+    """Encode a vector: the number of items, and the items."""
     return leb(len(items)) + b"".join(items)
 
 
 def section(id: int, contents: bytes) -> bytes:
-    """A section of a module."""
+    """Encode a section of a module."""
     return bytes([id]) + leb(len(contents)) + contents

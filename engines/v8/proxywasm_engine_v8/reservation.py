@@ -1,9 +1,9 @@
-"""Room for the memories of an instance, so that growth never moves them.
+"""Address space for the memories of instances, so that growth does not move them.
 
-V8 reserves address space for a memory up to its maximum, and where there is not enough it quietly takes less, and
-moves the memory when it grows. All reservations lie in V8's sandbox, usually 1 TiB: room for 192 guests that may have
-4 GiB each, or for 3072 with a limit of 256 MiB. So an account is kept of what is reserved, by which an instance knows
-whether its memory stays where it is.
+V8 reserves address space for a memory up to its maximum. If there is too little, V8 reserves less without an error, and
+moves the memory when it grows. All reservations are in V8's sandbox, usually 1 TiB. Three quarters of it suffice for
+192 guests that may have 4 GiB each, or for 3072 with a limit of 256 MiB. This module counts the reserved bytes, to
+determine whether the memory of an instance can move.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ _reserved = 0
 
 
 class Reservation:
-    """The memories of one instance, as ``new WebAssembly.Memory`` takes them.
+    """The memories of one instance, as arguments of ``new WebAssembly.Memory``.
 
     Args:
-        memories: Of the module.
-        limit: In bytes, for each of them.
+        memories: The memories of the module.
+        limit: Limit of each memory in bytes.
         room: Bytes of address space for the memories of all instances.
-        follows: Whether a memory may move where there is no room to reserve.
+        follows: Whether a memory may move if there is no address space left to reserve.
 
-    Raises: Trap if they are beyond `limit` from the beginning, or if there is no room and they must not move.
+    Raises: Trap if a memory is larger than `limit` from the beginning, or if no address space is left and memories must
+        not move.
     """
 
     def __init__(self, memories: Sequence[MemoryType], limit: int | None, room: int, *, follows: bool) -> None:
-        global _reserved  # noqa: PLW0603 - as the sandbox, it is one for the process
+        global _reserved  # noqa: PLW0603 - like the sandbox, shared by the whole process
         self._size = size = 0
         self.descriptors: list[dict[str, Any]] = []
         for memory in memories:
@@ -46,7 +47,7 @@ class Reservation:
             if memory.minimum > maximum:
                 wanted = memory.minimum * _PAGE
                 raise Trap(
-                    TrapKind.MEMORY_LIMIT, f"the guest begins with {wanted} bytes of memory, its limit is {limit}"
+                    TrapKind.MEMORY_LIMIT, f"the guest begins with {wanted} bytes of memory, but its limit is {limit}"
                 )
             self.descriptors.append(
                 {"initial": memory.minimum, "maximum": maximum, "shared": memory.shared, "wide": memory.wide}
@@ -57,8 +58,8 @@ class Reservation:
             _reserved += size
             self.is_safe = _reserved <= room * _SHARE
         if not self.is_safe and not follows:
-            room_for = f"{size} bytes of address space for the guest's memory"
-            raise Trap(TrapKind.MEMORY_LIMIT, f"there are no {room_for} left: set a lower limit of memory")
+            room_for = f"{size} bytes of address space left for the guest's memory"
+            raise Trap(TrapKind.MEMORY_LIMIT, f"V8 does not have {room_for}: set a lower limit for memory")
 
     def __del__(self) -> None:
         global _reserved  # noqa: PLW0603

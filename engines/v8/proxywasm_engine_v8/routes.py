@@ -1,4 +1,4 @@
-"""What a route to V8 provides, and what V8 throws. There are two: `in_thread` and `mini_racer`."""
+"""The interface of a route to V8, and the exceptions of V8. There are two routes: `in_thread` and `mini_racer`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Calls", "Isolate", "Link", "Lowering", "Pending", "Route", "Thrown"]
 
 
 class Thrown(Exception):
-    """JavaScript's exception: its class, its message, its stack."""
+    """A JavaScript exception: its class, message and stack."""
 
     def __init__(self, kind: str, message: str, stack: str) -> None:
         super().__init__(message)
@@ -25,7 +25,10 @@ class Thrown(Exception):
 
 
 class Pending:
-    """What a host function has raised. Host functions know this alone, and so make no cycle with their isolate."""
+    """The exception of a host function.
+
+    Host functions have a reference to this object only, so that they make no cycle with their isolate.
+    """
 
     __slots__ = ("error",)
 
@@ -33,30 +36,30 @@ class Pending:
         self.error: BaseException | None = None
 
     def raised(self, error: BaseException) -> None:
-        """Keep what a host function raised."""
+        """Store the exception of a host function."""
         self.error = error
 
     def take(self) -> BaseException | None:
-        """What a host function raised, asked once."""
+        """Return and remove the stored exception, or ``None``."""
         error, self.error = self.error, None
         return error
 
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """The Python source of a route's part of the trampolines, see there for the names that are at hand."""
+    """The Python source of a route's part of the trampolines. `trampolines` defines the names that it may use."""
 
     prelude: str
-    """Made once for each instance."""
+    """Runs once for each instance."""
     doors: tuple[str, ...]
-    """Names of the prelude that each call calls."""
+    """The functions of the prelude that enter the guest."""
     refused: str
-    """Raises what forbids a call within a call."""
+    """Raises an exception if a nested call is not allowed."""
     outermost: str
-    """Calls the guest's function ``number`` while nobody is inside. Sets ``owner_thread`` to this thread, and
-    ``result``, which is true if all is well."""
+    """Calls the guest's function ``number`` while no thread is inside. Sets ``owner_thread`` to this thread, and
+    ``result`` to a true value if the call succeeds."""
     nested: str
-    """The same, within a host function."""
+    """Calls the guest's function ``number`` from a host function, and sets ``result``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,60 +68,60 @@ class Link:
 
     guests: Sequence[Callable[..., Any]]
     hosts: Sequence[Any]
-    """What the isolate's `instantiate` takes."""
+    """The host functions, as arguments of the isolate's `instantiate`."""
     shut: Callable[[], bool]
-    """Lets no call in any more, and tells whether nobody is inside. Raises: RuntimeError if another thread is."""
+    """Refuses further calls. Returns whether no call is active. Raises: RuntimeError if another thread is inside."""
     connect: Callable[[Sequence[Any]], object]
-    """To be given what the isolate's `instantiate` returned."""
+    """Accepts the result of the isolate's `instantiate`."""
 
 
 class Calls(Protocol):
-    """What is to be known of calls that are under way in one instance."""
+    """The state of active calls in one instance."""
 
     raised: Callable[[BaseException], None]
-    """To be told what a host function raises; knows nothing of the isolate."""
+    """Stores the exception of a host function. Has no reference to the isolate."""
 
     def link(self, guests: Sequence[FunctionType], functions: Sequence[HostFunction]) -> Link:
-        """The trampolines, for exports of the types `guests` and the host's `functions`."""
+        """Make the trampolines, for exports of the types `guests` and the host's `functions`."""
         ...
 
     def problem(self, result: object, nested: bool) -> BaseException:
-        """What to raise after a call that has left `result`, and something else than an answer."""
+        """The exception for a call that ended with `result` and without an answer."""
         ...
 
     def recover(self, outermost: bool) -> None:
-        """Leave nothing behind of a call that Python itself has ended, for example by a KeyboardInterrupt."""
+        """Clean up after a call that Python itself has ended, for example by a KeyboardInterrupt."""
         ...
 
     def end(self) -> None:
-        """Nobody is inside, and the isolate is to be freed."""
+        """Prepare for the end of the isolate. No thread is inside."""
         ...
 
 
 class Isolate(Protocol):
-    """A heap of V8's with the glue in it, in which one thread at a time can be."""
+    """A heap of V8 with the glue in it, which one thread at a time may enter."""
 
     page_at: int
     """The address of the page of `bridge`."""
 
     def keep(self, thing: object) -> None:
-        """Keep `thing` as long as the isolate lives."""
+        """Keep `thing` until the isolate is freed."""
         ...
 
     def compile(self, code: bytes) -> int:
-        """A ``WebAssembly.Module`` of this isolate, to be dropped by `drop`. Raises: Thrown."""
+        """Make a ``WebAssembly.Module`` of this isolate. The caller frees it with `drop`. Raises: Thrown."""
         ...
 
     def drop(self, handle: int) -> None:
-        """Give a module back."""
+        """Free a module."""
         ...
 
     def calls(self, binary: Binary, deadline: float | None) -> Calls:
-        """For the one instance that is to be made in the isolate."""
+        """The calls of the only instance in this isolate."""
         ...
 
     def instantiate(self, plan: Mapping[str, Any], codes: Sequence[bytes], hosts: Sequence[Any]) -> list[Any]:
-        """Make the instance; see `glue`. Returns: what `Link.connect` takes. Raises: Thrown."""
+        """Make the instance, see `glue`. Returns the argument of `Link.connect`. Raises: Thrown."""
         ...
 
     def memory(self) -> tuple[int, int]:
@@ -126,28 +129,28 @@ class Isolate(Protocol):
         ...
 
     def dispose(self) -> None:
-        """Free the isolate with everything in it. Nobody may be in it."""
+        """Free the isolate with everything in it. No thread may be in it."""
         ...
 
 
 class Route(Protocol):
-    """One way to V8 in this process."""
+    """A way to call V8 in this process."""
 
     version: str
     note: str
     room: int
-    """Bytes of address space in which all memories lie."""
+    """Bytes of address space for all memories."""
     follows: bool
-    """Whether memory can be followed when it moves."""
+    """Whether memories may move."""
     forks: bool
-    """Whether instances go on in a child process."""
+    """Whether instances continue to work in a child process."""
     sees_loops: bool
-    """Whether a guest that is ended by its deadline has a backtrace."""
+    """Whether a trap at a deadline has a backtrace."""
 
     def isolate(self) -> Isolate:
-        """A new isolate."""
+        """Make an isolate."""
         ...
 
     def workshop(self) -> Isolate:
-        """The isolate in which modules are compiled. All are kept there that are in use."""
+        """The isolate in which modules are compiled. It holds all modules in use."""
         ...

@@ -1,7 +1,7 @@
-"""Does V8 do here what it did where its facts were found? Asked in a child process, for a wrong answer may be a crash.
+"""Checks that V8 works here as on the machine where its `Facts` were found.
 
-The child is asked once for each library, Python and state of our sources; that all was well is remembered in the cache
-directory.
+The check runs in a child process, because it may crash. It runs once for each library, Python and state of our sources;
+the cache directory stores that it succeeded.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _MODULE = bytes.fromhex(
 
 
 def check_once(route: str, library: Path, version: str, *, native: bool) -> str:
-    """What is wrong with the route to V8 `version` in `library`; empty if nothing is."""
+    """Describe the problem of the route to V8 `version` in `library`; empty if there is none."""
     memo = _memo(f"{route} {native}", library, version)
     if memo is not None:
         with suppress(OSError):
@@ -65,8 +65,8 @@ def check_once(route: str, library: Path, version: str, *, native: bool) -> str:
 
 
 def main(route: str, *, native: bool) -> None:
-    """The child's part. Says that all is well, or raises."""
-    from .engine import V8Engine  # noqa: PLC0415 - which needs this module
+    """Run the check in the child process. Prints a fixed text, or raises an exception if the check fails."""
+    from .engine import V8Engine  # noqa: PLC0415 - it imports this module
 
     engine = V8Engine(route=route, native=native, self_check=False)
     if isinstance(engine.route, InThread):
@@ -83,7 +83,7 @@ def main(route: str, *, native: bool) -> None:
 
     function = HostFunction("h", "mix", FunctionType(("i32", "i64", "f32", "f64"), ("i64",)), mix)
     module = engine.compile(_MODULE)
-    module.binary.optimised["twice"] = 1  # it is not, but is optimised in the same way
+    module.binary.optimised["twice"] = 1  # small, but tests how a large function is optimised
     instance = module.instantiate([function], Limits(memory=65536, deadline=0.25))
     memory = instance.memory
     for name, arguments in (
@@ -129,7 +129,7 @@ def _outcome(instance: Instance, name: str, *arguments: float) -> object:
 
 
 def _check_scopes(route: InThread) -> None:
-    """Are handles counted where we believe, over more than one of V8's blocks of them?"""
+    """Check the offset of V8's counter of handles, with more handles than one of V8's blocks has."""
     isolate = route.workshop()
     library, pointer = isolate.library, isolate.pointer
     with isolate.entered():

@@ -1,13 +1,13 @@
-"""V8's start in this process: which library, which flags, and which route to take.
+"""Starts V8 in this process, and chooses the library, the flags and the route.
 
-V8 starts once per process, with flags for the whole process. Ours are:
+V8 starts once per process, with flags for the whole process:
 
-* ``--single-threaded``, as mini-racer has it by default: V8 makes no threads, so a process that has it may fork.
-* ``--wasm-sync-tier-up``: hot functions are compiled anew with optimisation. Without threads this is else left out,
-  and guests run half as fast.
-* ``--experimental-wasm-compilation-hints``: V8 compiles at once the functions that we tell it (see `binary`).
-* ``--max-old-space-size`` and ``--wasm-max-table-size`` (in MiB, in elements): what little of a guest lies in V8's own
-  heap, its tables above all, cannot fill it. Memory that WebAssembly calls so is elsewhere.
+* ``--single-threaded``, mini-racer's default: V8 makes no threads, so the process may fork.
+* ``--wasm-sync-tier-up``: hot functions are compiled again with optimisation. Without threads, V8 does not do this by
+  default, and guests run half as fast.
+* ``--experimental-wasm-compilation-hints``: V8 compiles the functions with hints at once (see `binary`).
+* ``--max-old-space-size`` and ``--wasm-max-table-size`` (in MiB, in elements): the few parts of a guest in V8's heap,
+  above all its tables, cannot fill it. Linear memory is not in this heap.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _started: dict[tuple[str | None, bool], Route] = {}
 
 
 def start_v8(route: str | None, *, native: bool, self_check: bool) -> Route:
-    """The route of that name, or the best that is safe; each is started once per process. Raises: EngineUnavailable."""
+    """Return a route by name, or the best that is safe. Each is made once per process. Raises: EngineUnavailable."""
     with _lock:
         if (route, native) not in _started:
             _started[route, native] = _Start(native=native, self_check=self_check).take(route)
@@ -58,11 +58,11 @@ def _upgrade() -> str:
 
 
 class _Start:
-    """The library, of which nothing is called yet but mini-racer's start. Raises: EngineUnavailable."""
+    """Loads mini-racer's library and starts V8, without any other call. Raises: EngineUnavailable."""
 
     def __init__(self, *, native: bool, self_check: bool) -> None:
         try:
-            from py_mini_racer import _dll  # noqa: PLC0415 - what is wrong with it is told as our own error
+            from py_mini_racer import _dll  # noqa: PLC0415 - problems with it become errors of ours
         except ImportError as error:
             raise EngineUnavailable("v8", f"not usable: mini-racer cannot be imported ({error})", _upgrade()) from error
         self._native = native
@@ -70,7 +70,7 @@ class _Start:
         self._wheel = version("mini-racer")
         self._flags = "" if _dll._dll_handle is None else _OTHERS_FLAGS
         if _dll._dll_handle is None and (reason := lacking(AT_ITS_START)):
-            raise EngineUnavailable("v8", f"not usable: {reason}", "take the limit away, or use another engine")
+            raise EngineUnavailable("v8", f"not usable: {reason}", "remove the limit, or use another engine")
         try:
             self._loaded = _dll.init_mini_racer(flags=FLAGS, ignore_duplicate_init=True)
             self._loaded.mr_v8_version.restype = ctypes.c_char_p
@@ -79,9 +79,9 @@ class _Start:
             raise self._lacking(error) from error
 
     def take(self, route: str | None) -> Route:
-        """The route of that name, or the best that is safe."""
+        """Make a route by name, or the best that is safe."""
         if route == MINI_RACER:
-            return self._mini_racer("as asked for")
+            return self._mini_racer("as requested")
         if route == IN_THREAD:
             return self._in_thread()
         try:
@@ -92,19 +92,19 @@ class _Start:
     def _in_thread(self) -> Route:
         facts = KNOWN.get(self._version)
         if facts is None:
-            known = f"is none of those known here ({', '.join(KNOWN)})"
+            known = f"is not one of the supported versions ({', '.join(KNOWN)})"
             raise EngineUnavailable("v8", f"not usable: {self._what} {known}", _upgrade())
         try:
             library = Library(self._loaded, facts)
         except AttributeError as error:
             raise self._lacking(error) from error
         self._check(IN_THREAD)
-        native, state = load() if self._native else (None, "not asked for")
+        native, state = load() if self._native else (None, "not requested")
         how = "from C" if native else f"through ctypes (the C extension is {state})"
         return InThread(library, facts, self._version, f"in the calling thread, {how}{self._flags}", native)
 
     def _mini_racer(self, why: str) -> Route:
-        note = f"on threads of its own, which is slower{self._flags} ({why})"
+        note = f"on separate threads, which is slower{self._flags} ({why})"
         try:
             route = MiniRacer(self._loaded, self._version, note)
         except AttributeError as error:
@@ -117,7 +117,7 @@ class _Start:
         return f"V8 {self._version} of mini-racer {self._wheel}"
 
     def _check(self, route: str) -> None:
-        """Raises: EngineUnavailable if a child process finds that it does not work."""
+        """Check the route in a child process. Raises: EngineUnavailable if it does not work."""
         problem = self._self_check and check_once(route, Path(self._loaded._name), self._version, native=self._native)
         if problem:
             reason = f"not usable: {self._what} is not safe to use {_WHERE[route]}, {problem}"
@@ -125,8 +125,8 @@ class _Start:
             raise EngineUnavailable("v8", reason, remedy)
 
     def _lacking(self, error: Exception) -> EngineUnavailable:
-        reason = f"not usable: mini-racer {self._wheel} lacks what is called ({error})"
+        reason = f"not usable: mini-racer {self._wheel} lacks a required function ({error})"
         return EngineUnavailable("v8", reason, _upgrade())
 
 
-_WHERE = {IN_THREAD: "in the calling thread", MINI_RACER: "on threads of its own"}
+_WHERE = {IN_THREAD: "in the calling thread", MINI_RACER: "on separate threads"}

@@ -1,17 +1,17 @@
-"""The trampolines of one module, host → guest and guest → host, written out as Python source and compiled once.
+"""The trampolines of one module, host → guest and guest → host, generated as Python source and compiled once.
 
-Calling through ctypes costs little if nothing is looked up or converted on the way. So for each module one function
-``link`` is generated. Each instance calls it once, and gets for each type of an export or import what makes closures in
-which arity and types are unrolled. All closures of an instance share its cells, above all `depth`, which is
+A call through ctypes is fast if it needs no lookups and no conversions. So one function ``link`` is generated for each
+module. Each instance calls it once, and gets a factory of closures for each type of an export or import, without loops
+over parameters. All closures of an instance share its cells, above all `depth`, which is
 
-* 0 while nobody is in the guest,
-* *n* > 0 while guest code runs, *n* calls deep: the one thread inside executes no Python, so whoever calls now is
-  another thread and is refused,
-* *-n* while a host function runs, called by the guest that is *n* calls deep: only the thread `owner_thread` may go in.
+* 0 while no thread is in the guest,
+* *n* > 0 while guest code runs, *n* calls deep: the thread inside runs no Python, so a call now comes from another
+  thread and is refused,
+* *-n* while a host function runs, called by the guest at depth *n*: only the thread `owner_thread` may enter the guest.
 
-Values cross in the page of `bridge`. There is one place for arguments and one for answers: who is called reads them
-before anything else can happen, and so does who gets an answer. How the guest is entered is the route's affair, see
-`routes.Lowering`.
+The page of `bridge` carries arguments and answers, each in one place. The callee reads the arguments before any other
+call can overwrite them, and the caller does the same with the answer. The route determines how the guest is entered,
+see `routes.Lowering`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .routes import Calls, Isolate, Link, Lowering
 __all__ = ["link"]
 
 _HEADROOM = 6
-"""Calls within each other that a route makes to clear away what a failed call has left, and some more."""
+"""Depth of the Python calls with which a route cleans up after a failed call, and a margin."""
 _SLOT, _ARGUMENT = ANSWER // 8, ARGUMENTS // 8
 _UNPACK = {"i32": "I4x", "i64": "Q", "f32": "f4x", "f64": "d"}
 _WRITE = {"i32": "words[{0}]", "i64": "words[{0}]", "f32": "floats[{0} * 2]", "f64": "doubles[{0}]"}
@@ -139,7 +139,7 @@ def link(
     guests: Sequence[FunctionType],
     functions: Sequence[HostFunction],
 ) -> Link:
-    """The trampolines of one instance."""
+    """Make the trampolines of one instance."""
     outwards = tuple(dict.fromkeys(guests))
     inwards = tuple(dict.fromkeys(function.type for function in functions))
     callees: list[Any] = []
@@ -158,12 +158,15 @@ def link(
 def _compile(
     guests: tuple[FunctionType, ...], hosts: tuple[FunctionType, ...], lowering: Lowering
 ) -> Callable[..., tuple[list[Any], list[Any], Callable[[], bool]]]:
-    """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`, each given once.
+    """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`.
 
-    ``link`` returns, for each of `guests`, what makes a guest function (a callable of plain numbers, which calls what
-    has its number in ``callees``); for each of `hosts`, what makes of a handler a host function (which takes its
-    arguments from the page); and ``shut``, which makes every guest function refuse and tells whether nobody is inside.
-    It is given what makes the error of a call while another thread is inside, and of one after ``shut``.
+    Neither has duplicates.
+
+    ``link`` returns three results. For each of `guests`, a factory of guest functions, which accept plain numbers and
+    call an element of ``callees``. For each of `hosts`, a factory of host functions, which read their arguments from
+    the page and call a handler. And ``shut``, which makes all guest functions refuse calls, and returns whether no call
+    is active. The arguments ``busy`` and ``closed`` make the errors of a call while another thread is inside, and of
+    one after ``shut``.
     """
     doors = ", ".join(lowering.doors)
     names: dict[str, Any] = {
@@ -189,7 +192,7 @@ def _compile(
             hosts=", ".join(f"make_host_{i}" for i in range(len(hosts))),
         )
     )
-    exec(compile("".join(source), "<v8 trampolines>", "exec"), names)  # noqa: S102 - the text is all our own
+    exec(compile("".join(source), "<v8 trampolines>", "exec"), names)  # noqa: S102 - the source is our own
     link: types.FunctionType = names["link"]
     link.__code__ = extend_try_within(link.__code__, "host")
     return link

@@ -1,4 +1,4 @@
-"""V8's exceptions in the words of the engine protocol."""
+"""Converts V8's exceptions to traps of the engine protocol."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ _BRIDGE = f"wasm://wasm/{NAME}-"
 
 
 def trap(thrown: Thrown, binary: Binary) -> Trap:
-    """What a call into the guest raises, given what the glue has reported."""
+    """The trap for an exception that the glue has reported."""
     kind = _KINDS.get(thrown.message, TrapKind.OTHER)
     return Trap(kind, thrown.message if kind is TrapKind.OTHER else "", _frames_of_stack(thrown.stack, binary))
 
 
 def deadline(seconds: float, frames: Iterable[Frame]) -> Trap:
-    """What a call raises that its deadline has ended."""
+    """The trap of a call that its deadline has ended."""
     return Trap(TrapKind.DEADLINE, f"deadline of {seconds:g} s exceeded", tuple(frames))
 
 
 def full() -> Trap:
-    """What a call raises that has filled the heap."""
+    """The trap of a call that has filled the heap."""
     return Trap(TrapKind.MEMORY_LIMIT, "the guest has filled V8's heap")
 
 
 def instantiation_failure(thrown: Thrown) -> Trap | None:
-    """The trap that ended an instantiation, if it was one."""
+    """The trap that ended an instantiation, or ``None`` for other exceptions."""
     message = thrown.message.partition("(): ")[2] or thrown.message
     if found := _INITIALISER.search(message):
         kind = TrapKind.OUT_OF_BOUNDS if found[1] == "data" else TrapKind.TABLE_OUT_OF_BOUNDS
         return Trap(kind)
-    if thrown.kind == "RangeError":  # memory or a table that there is no room for
+    if thrown.kind == "RangeError":  # a memory or table that does not fit
         return Trap(TrapKind.MEMORY_LIMIT, message)
     return Trap(_KINDS[message]) if message in _KINDS else None
 
@@ -66,7 +66,7 @@ def _frames_of_stack(stack: str, binary: Binary) -> list[Frame]:
 
 
 def frames(places: Iterable[tuple[str, int]], binary: Binary) -> list[Frame]:
-    """The guest's frames among places, each a script and a position in the code that V8 has."""
+    """The guest's frames in `places`, each a script and a position in V8's module."""
     made = []
     for script, position in places:
         if script.startswith("wasm:") and not script.startswith(_BRIDGE):

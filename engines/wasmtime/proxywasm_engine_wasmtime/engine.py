@@ -150,7 +150,7 @@ class WasmtimeEngine:
     def _take_route(self, wanted: str | None) -> str:
         """Set `_api` for a fast route. Returns what `note` should say."""
         if wanted == "objects":
-            return "wasmtime-py's objects, as asked for (slow)"
+            return "wasmtime-py's objects, as requested (slow)"
         native, state = load("proxywasm_engine_wasmtime._native")
         why = ""
         if native is not None and wanted != "ctypes":

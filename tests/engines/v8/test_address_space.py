@@ -62,7 +62,7 @@ def test_no_room_to_start(route: str, gib: int, check: str, tmp_path: object) ->
         f"engine 'v8' is not usable: V8 reserves 1424 GiB of address space, and of the {gib} GiB "
         "that this process may have (ulimit -v) "
     )
-    assert said.endswith(" are left: take the limit away, or use another engine")
+    assert said.endswith(" are left: remove the limit, or use another engine")
 
 
 def test_room_to_start(route: str) -> None:

@@ -1,4 +1,4 @@
-"""What is particular to V8 on threads of its own: values, turns, forks."""
+"""Behaviour particular to V8 on separate threads: values, turns, forks."""
 
 from __future__ import annotations
 

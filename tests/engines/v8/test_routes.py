@@ -262,4 +262,4 @@ class TestEnds:
             del racer  # some Pythons wait for it at their end
         """)
         assert done.returncode == 0
-        assert re.match(r"42 1\n(in the calling thread|on threads of its own).*, with the flags that", done.stdout)
+        assert re.match(r"42 1\n(in the calling thread|on separate threads).*, with the flags that", done.stdout)

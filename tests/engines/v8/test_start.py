@@ -37,7 +37,7 @@ class TestStart:
         built, state = load("proxywasm_engine_v8._native")
         how = "from C" if built else f"through ctypes (the C extension is {state})"
         assert V8Engine().note.startswith(f"in the calling thread, {how}")
-        note = "in the calling thread, through ctypes (the C extension is not asked for)"
+        note = "in the calling thread, through ctypes (the C extension is not requested)"
         assert V8Engine(native=False).note.startswith(note)
         monkeypatch.setitem(sys.modules, "proxywasm_engine_v8._native", None)
         monkeypatch.delenv("PROXYWASM_NATIVE", raising=False)
@@ -47,7 +47,7 @@ class TestStart:
         assert engine.note.startswith("in the calling thread, through ctypes (the C extension is off")
 
     def test_the_other_route_can_be_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert V8Engine(route="mini-racer").note.startswith("on threads of its own, which is slower")
+        assert V8Engine(route="mini-racer").note.startswith("on separate threads, which is slower")
         monkeypatch.setenv("PROXYWASM_V8_ROUTE", "mini-racer")
         assert open_engine("v8").note == V8Engine(route="mini-racer").note
 
@@ -68,7 +68,7 @@ class TestStart:
         engine = V8Engine()
         smoke_test(engine)
         assert re.match(
-            r"on threads .* none of those known here \(1\.2\.3\.4\): .*pip install .*mini-racer", engine.note
+            r"on separate threads.* not one of the supported versions \(1\.2\.3\.4\): .*pip install .*mini-racer", engine.note
         )
         with pytest.raises(EngineUnavailable, match=r"none of those known here \(1\.2\.3\.4\)") as caught:
             V8Engine(route="in-thread")
@@ -78,15 +78,15 @@ class TestStart:
         monkeypatch.setattr(start, "Library", _lack)
         engine = V8Engine()
         smoke_test(engine)
-        assert re.match(r"on threads .* lacks what is called .*_ZN2v8", engine.note)
-        with pytest.raises(EngineUnavailable, match=r"lacks what is called .*_ZN2v8"):
+        assert re.match(r"on separate threads.* lacks a required function .*_ZN2v8", engine.note)
+        with pytest.raises(EngineUnavailable, match=r"lacks a required function .*_ZN2v8"):
             V8Engine(route="in-thread")
 
     def test_a_mini_racer_that_lacks_functions_is_not_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(start, "Library", _lack)
         monkeypatch.setattr(start, "MiniRacer", _lack)
         for route in (None, "mini-racer"):
-            with pytest.raises(EngineUnavailable, match="lacks what is called") as caught:
+            with pytest.raises(EngineUnavailable, match="lacks a required function") as caught:
                 V8Engine(route=route)
             assert "mini-racer" in caught.value.remedy
 

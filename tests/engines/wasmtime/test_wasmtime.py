@@ -65,7 +65,7 @@ class TestRoutes:
             WasmtimeEngine(route="native")
 
     def test_the_other_one_can_be_asked_for(self) -> None:
-        assert "as asked for" in WasmtimeEngine(route="objects").note
+        assert "as requested" in WasmtimeEngine(route="objects").note
 
     def test_a_missing_symbol_is_told_and_the_other_route_is_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def no_api() -> CApi:

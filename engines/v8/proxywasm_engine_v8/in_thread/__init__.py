@@ -1,4 +1,4 @@
-"""The route on which V8 runs in the calling thread: its C++ interface, as the library of mini-racer exports it."""
+"""The route on which V8 runs in the calling thread, through the C++ interface that mini-racer's library exports."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Calls on the route in the calling thread.
 
-Through ctypes, each outermost call takes V8's lock and enters the isolate, and gives both back, so that any thread may
-be the next; from C, the lock stays with the thread until another one comes.
+Through ctypes, each outermost call takes V8's lock, enters the isolate, leaves it and releases the lock, so that any
+thread may make the next call. From C, the thread keeps the lock until another thread needs it.
 """
 
 from __future__ import annotations
@@ -116,14 +116,14 @@ class InThreadCalls:
         )
 
     def link(self, guests: Sequence[FunctionType], functions: Sequence[HostFunction]) -> Link:
-        """The trampolines: in C where that was built."""
+        """The trampolines, in C if the extension is available."""
         if self._isolate.route.native is not None:
             return native_link(self._isolate, self, guests, functions)
         made = link(self._isolate, self, _FREE if self.watch is None else _WATCHED, guests, functions)
         return replace(made, connect=lambda handles: made.connect([address(handle) for handle in handles]))
 
     def problem(self, result: object, nested: bool) -> BaseException:
-        """What to raise after a call that has left `result`, and something else than an answer."""
+        """The exception for a call that ended with `result` and without an answer."""
         isolate, watch = self._isolate, self.watch
         error = self._pending.take()
         expired, full = watch is not None and watch.take_expired(), isolate.full
@@ -144,11 +144,11 @@ class InThreadCalls:
         if watch is not None and expired:
             return watch.trap(traps.frames(watch.frames, self._binary))
         if not failed:
-            return Trap(TrapKind.STACK_OVERFLOW)  # before the glue could catch it
+            return Trap(TrapKind.STACK_OVERFLOW)  # raised before the glue could catch it
         return traps.trap(isolate.failure(), self._binary)
 
     def recover(self, outermost: bool) -> None:
-        """Leave nothing behind of a call that Python itself has ended, for example by a KeyboardInterrupt."""
+        """Clean up after a call that Python itself has ended, for example by a KeyboardInterrupt."""
         isolate, library = self._isolate, self._isolate.library
         self._pending.take()
         if self.watch is not None:
@@ -167,6 +167,6 @@ class InThreadCalls:
             library.unlock(isolate.locker_at)
 
     def end(self) -> None:
-        """Have nothing more to do with the isolate."""
+        """Drop all references to the isolate."""
         if self.watch is not None:
             self.watch.end()

@@ -1,7 +1,7 @@
-"""Deadlines: a thread asks V8 to interrupt guests at work, and on the guest's own thread a callback looks at the clock.
+"""Deadlines: a thread requests interrupts of running guests, and a callback on the guest's thread checks the time.
 
-V8 calls it where guests check for interrupts, in loops and at the entry of functions. So it never stops a call that has
-ended meanwhile, and exceptions of signal handlers (Ctrl-C) come out of endless loops as well.
+V8 runs the callback where guests check for interrupts, in loops and at the beginning of functions. So it never stops a
+later call, and exceptions of signal handlers (Ctrl-C) end endless loops too.
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ if TYPE_CHECKING:
 __all__ = ["TICK", "Watch"]
 
 TICK = 0.01
-"""Seconds between two looks at the clock."""
+"""Seconds between two checks of the time."""
 _QUIET_TICKS = 100
 
 
 class _Ticker:
-    """The thread. It ends itself after a second in which no guest with a deadline ran; the next call starts another."""
+    """The thread that requests interrupts.
+
+    It ends after a second in which no guest with a deadline ran; the next call starts another.
+    """
 
     def __init__(self) -> None:
         self.running = False
         self.watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self.lock = threading.Lock()
         self.asking = threading.Lock()
-        """Held while V8 is asked for interrupts: a child process that was made then would find V8's locks taken."""
+        """Held during requests for interrupts: in a child process forked meanwhile, V8's locks would remain taken."""
 
     def start(self) -> None:
         with self.lock:
@@ -54,11 +57,11 @@ class _Ticker:
             time.sleep(TICK)
             quiet = 0 if self._ask() else quiet + 1
         self.running = False
-        if self._ask():  # it has begun since then, and saw that we were running
+        if self._ask():  # a call that began meanwhile saw `running`, and started no thread
             self.start()
 
     def _ask(self) -> bool:
-        """Ask the watches of calls that are under way. Returns whether there are any."""
+        """Request an interrupt of each active call. Returns whether there are any."""
         busy = [watch for watch in list(self.watches) if watch.numbers[0]]
         with self.asking:
             for watch in busy:
@@ -80,7 +83,7 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=lambda: _ticker.asking.acquire(),  # noqa: PLW0108 - another one in a child process
+        before=lambda: _ticker.asking.acquire(),  # noqa: PLW0108 - a child process has another lock
         after_in_parent=lambda: _ticker.asking.release(),  # noqa: PLW0108 - as above
         after_in_child=_in_child,
     )
@@ -89,7 +92,7 @@ if hasattr(os, "register_at_fork"):
 class Watch:
     """The deadline of one instance: `seconds` for each outermost call.
 
-    Unless it `ticks`, somebody else calls `expire`.
+    Without `ticks`, the C extension calls `expire`.
     """
 
     __slots__ = ("__weakref__", "_callback", "_isolate", "_lock", "expire", "expired", "frames", "numbers", "seconds")
@@ -99,7 +102,7 @@ class Watch:
     ) -> None:
         self.seconds = seconds
         self.numbers = (ctypes.c_double * 2)()
-        """When the call that is under way has to end, or 0; whether a call within it may not begin any more."""
+        """When the active call must end, or 0; and 1 if no more nested calls may begin, or 0."""
         self.expired = False
         self.frames: list[tuple[str, int]] = []
         self._isolate: Callable[[], InThreadIsolate | None] = weakref.ref(isolate)
@@ -115,47 +118,47 @@ class Watch:
                 if not watch.expired:
                     watch.expired = True
                     watch.frames = inside.stack()
-            except BaseException as error:  # noqa: BLE001 - raised by a signal's handler, most likely
+            except BaseException as error:  # noqa: BLE001 - usually raised by a signal handler
                 raised(error)
-            page[FAILED] = 1  # so that it is noticed even if the guest ends by itself just now
+            page[FAILED] = 1  # so that it is noticed even if the guest returns at this moment
             terminate(at)
 
         asked.__code__ = extend_try(asked.__code__)
         self.expire = asked
-        """End the guest if its time is over. To be called on its thread."""
+        """Ends the guest if its deadline has passed. Must be called on its thread."""
         self._callback = Callback(asked)
         isolate.keep(self._callback)
         if ticks:
             _ticker.watches.add(self)
 
     def begin(self) -> None:
-        """Note that an outermost call begins."""
+        """Set the deadline of an outermost call."""
         self.numbers[0], self.numbers[1] = monotonic() + self.seconds, 0
         if not _ticker.running:
             _ticker.start()
 
     def ask(self) -> None:
-        """Have V8 call us on the thread of the guest."""
+        """Make V8 call `expire` on the guest's thread."""
         with self._lock:
             isolate = self._isolate()
             if isolate is not None and isolate.pointer:
                 isolate.library.interrupt(isolate.at, self._callback, None)
 
     def strike(self) -> None:
-        """A call within a call has been ended. Should the host function go on, no other may begin until all are."""
+        """Refuse further nested calls after one was ended, until the outermost call has ended too."""
         self.numbers[1] = 1
         self.ask()
 
     def trap(self, frames: Sequence[Frame] = ()) -> Trap:
-        """What a call raises that the deadline has ended."""
+        """The exception for a call that the deadline has ended."""
         return deadline(self.seconds, frames)
 
     def end(self) -> None:
-        """Have nothing more to do with the isolate, which is to be freed."""
+        """Drop the reference to the isolate, before it is freed."""
         with self._lock:
             self._isolate = _nothing
 
     def take_expired(self) -> bool:
-        """Whether the deadline has ended a call, asked once."""
+        """Return and reset whether the deadline has ended a call."""
         expired, self.expired = self.expired, False
         return expired

@@ -1,9 +1,9 @@
-"""Which V8s the engine knows, how the one function is called that they call differently, and where they keep two things
-that no exported function gives.
+"""The supported versions of V8: for each, the symbol that differs between versions, and two offsets that no exported
+function returns.
 
-To add one, look at its machine code: ``v8::HandleScope::DeleteExtensions`` reads `limit`, the second word of the handle
-scope's data, from its second argument, the isolate; ``v8::Isolate::Initialize`` takes the allocator out of its second
-argument, the parameters. Then run the tests with its wheel.
+To add a version, read its machine code: ``v8::HandleScope::DeleteExtensions`` reads `limit`, the second word of the
+handle scope's data, from its second argument, the isolate; ``v8::Isolate::Initialize`` reads the allocator from its
+second argument, the parameters. Then run the tests with its wheel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Facts:
     function_new: str
     allocator_in_create_params: int
     scope_in_isolate: int
-    """Of the handle scope's data: two pointers, next and limit; two ints, level and sealed level."""
+    """Offset of the handle scope's data: two pointers (next, limit) and two ints (level, sealed level)."""
 
 
 _FUNCTION_NEW = (

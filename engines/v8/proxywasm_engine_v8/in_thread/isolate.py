@@ -1,4 +1,4 @@
-"""One isolate of V8, with one context and the glue. It has its own heap, and serves one thread at a time."""
+"""A V8 isolate with one context and the glue. It has its own heap, and serves one thread at a time."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["InThreadIsolate"]
 
-_ROOM = 1200 << 20  # what a guest gets beyond the limit of the heap to end in peace: more than any one object takes
+_ROOM = 1200 << 20  # bytes that a guest may use beyond the heap limit until it has ended: more than the largest object
 
 
 class InThreadIsolate:
-    """An isolate, see `routes.Isolate`. What V8 calls back must be kept as long as it lives (`keep`)."""
+    """An isolate, see `routes.Isolate`. Callbacks of V8 must exist as long as the isolate, see `keep`."""
 
     __slots__ = (
         "__weakref__",
@@ -70,7 +70,7 @@ class InThreadIsolate:
         self.scope = (ctypes.c_uint64 * 2).from_address(scope)
         self.levels = (ctypes.c_int * 2).from_address(scope + 16)
         self.affinity: Any = None
-        """Of ``native/thread_affinity.c``: keeps V8's lock in the thread that used the isolate last, or ``None``."""
+        """Keeps V8's lock in the last thread that used the isolate (``native/thread_affinity.c``), or ``None``."""
         self.context: Any = None
         with self.entered():
             context: int = library.context_new(self.pointer, *[None] * 13)
@@ -95,39 +95,39 @@ class InThreadIsolate:
         _alive.add(self)
 
     def keep(self, thing: object) -> None:
-        """Keep `thing` as long as the isolate lives."""
+        """Keep `thing` until the isolate is freed."""
         self._kept.append(thing)
 
     def calls(self, binary: Binary, deadline: float | None) -> InThreadCalls:
-        """For the one instance that is to be made here."""
+        """The calls of the only instance in this isolate."""
         if self.route.native is not None:
             self.affinity = self.route.native.Affinity(self.pointer, self.handles[0], ctypes.addressof(self.scope))
         return InThreadCalls(self, binary, deadline)
 
     def stack_limit(self) -> int:
-        """How far down V8 may go on the stack of this thread. V8 is to be told when another one comes."""
+        """The lowest stack address that V8 may use on this thread. V8 must get it each time that the thread changes."""
         return stack_limit(self.library.stack_start())
 
     def compile(self, code: bytes) -> int:
-        """A ``WebAssembly.Module`` of this isolate, to be dropped by `drop`. Raises: Thrown."""
+        """Make a ``WebAssembly.Module`` of this isolate. The caller frees it with `drop`. Raises: Thrown."""
         library = self.library
         with self.entered():
             if module := library.wasm_compile(self.pointer, code, len(code)):
                 return self._global(module)
             self.recover()
-            # Once more in JavaScript, which can say what is wrong.
+            # Compile again from JavaScript, to get the error message.
             buffer = library.buffer_new(self.pointer, len(code), 1)
             ctypes.memmove(library.buffer_data(buffer), code, len(code))
             return self._global(self._called(self._compile, buffer))
 
     def instantiate(self, plan: Mapping[str, Any], codes: Sequence[bytes], hosts: Sequence[Any]) -> list[Any]:
-        """Make an instance; see `glue`. Returns: its functions, as global handles. Raises: Thrown."""
+        """Make the instance, see `glue`. Returns its functions as global handles. Raises: Thrown."""
         library = self.library
         with self.entered():
             if self.affinity is None:
                 library.isolate_stack_limit(self.pointer, self.stack_limit())
             arguments = [self._string(json.dumps(plan))]
-            # All are valid, and not compiled anew: V8 gives what it has compiled of the same bytes while it is held.
+            # All are valid, and V8 does not compile them again: the module holds the code that V8 made of these bytes.
             arguments += [library.wasm_compile(self.pointer, code, len(code)) for code in codes]
             for host in hosts:
                 callback = host if isinstance(host, Callback) else Callback(host)
@@ -147,27 +147,27 @@ class InThreadIsolate:
     def memory(self) -> tuple[int, int]:
         """Address and size of the guest's memory."""
         with self.entered():
-            buffer = self.library.memory_buffer(self._memory)  # runs no JavaScript, which an interrupt could end
+            buffer = self.library.memory_buffer(self._memory)  # without JavaScript, because an interrupt could end it
             return self.library.buffer_data(buffer) or 0, self.library.buffer_size(buffer)
 
     def failure(self) -> Thrown:
-        """What the glue has reported last."""
+        """The last exception that the glue has reported."""
         return failure(self.page)
 
     def recover(self) -> None:
-        """Leave nothing behind of a call that V8 has ended with an exception or a termination. To be called inside."""
-        self.library.throw_termination(self.pointer)  # in place of whatever it was, for this one can be cancelled
+        """Clear the exception or termination of a call that V8 has ended. Must be called inside the isolate."""
+        self.library.throw_termination(self.pointer)  # replaces any exception, because this one can be cancelled
         self.library.cancel_termination(self.pointer)
 
     def drop(self, handle: int) -> None:
-        """Give a module back."""
+        """Free a module."""
         if self.pointer:
             with self.entered():
                 self.library.dispose_global(handle)
                 self.library.isolate_low_memory(self.pointer)
 
     def dispose(self) -> None:
-        """Free the isolate with everything in it. Nobody may be in it."""
+        """Free the isolate with everything in it. No thread may be in it."""
         pointer, self.pointer = self.pointer, None
         if pointer:
             if self.affinity is not None:
@@ -179,17 +179,17 @@ class InThreadIsolate:
         self.dispose()
 
     def stack(self) -> list[tuple[str, int]]:
-        """Script and position of what is under way, innermost first. To be called inside."""
+        """Script and position of each active call, innermost first. Must be called inside the isolate."""
         return self.library.stack(self.pointer)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Be in the isolate, whether or not this thread is in it already.
+        """Enter the isolate for the duration of the block; this thread may be inside already.
 
-        While `visitors` is not zero, V8's lock must be waited for without the GIL; if the isolate belongs to a thread,
-        nobody ever waits.
+        While `visitors` is not zero, a thread must release the GIL before it waits for V8's lock. If the isolate has an
+        `affinity`, no thread ever waits.
 
-        Raises: RuntimeError if it belongs to a thread and another thread is inside.
+        Raises: RuntimeError if the isolate has an `affinity` and another thread is inside.
         """
         library, at, affinity = self.library, self.at, self.affinity
         outer = affinity.enter() if affinity is not None else 0
@@ -220,7 +220,7 @@ class InThreadIsolate:
 
     def _called(self, function: Any, *arguments: int) -> int:
         values = (ctypes.c_void_p * max(len(arguments), 1))(*arguments)
-        before, self.page[FAILED] = self.page[FAILED], 0  # within a call whose deadline is over
+        before, self.page[FAILED] = self.page[FAILED], 0  # the caller may be a call whose deadline has passed
         result: int | None = self.library.call(function, self.at, self.context, self.undefined, len(arguments), values)
         failed, self.page[FAILED] = self.page[FAILED], before
         if result is None:
@@ -234,7 +234,7 @@ class InThreadIsolate:
         script = self.library.script_compile(context, self._string(source), None)
         value: int | None = script and self.library.script_run(script, context)
         if not value:
-            raise RuntimeError("V8 does not take the engine's own script")
+            raise RuntimeError("V8 does not accept the engine's own script")
         return value
 
     def _string(self, text: str) -> int:
@@ -243,7 +243,7 @@ class InThreadIsolate:
         return value
 
     def _global(self, handle: int) -> int:
-        """A handle that outlives the scope."""
+        """Make a handle that outlives the scope."""
         value: int = self.library.globalize(self.pointer, ctypes.c_size_t.from_address(handle).value)
         return value
 
@@ -266,6 +266,6 @@ _alive: weakref.WeakSet[InThreadIsolate] = weakref.WeakSet()
 
 @atexit.register
 def _leave_to_the_end() -> None:
-    """What lives until the end of the process ends with it: V8 need not be told while all is being torn down."""
+    """Leave the remaining isolates to the end of the process: during shutdown, V8 is not called any more."""
     for isolate in list(_alive):
         isolate.pointer = None

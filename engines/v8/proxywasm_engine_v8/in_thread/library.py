@@ -1,8 +1,9 @@
-"""V8's C++ interface, as the library in the wheel `mini-racer` exports it, called by mangled names.
+"""V8's C++ interface, which the library in the wheel `mini-racer` exports under mangled names.
 
-V8's handles are one pointer wide and travel in registers, so each of these functions can be called as a C function.
-Functions that are called often have no prototypes: their arguments were made once by ``ctypes.byref``, and ctypes
-passes these on unconverted. Quick functions that never wait keep the GIL (`held`); those that run guests release it.
+V8's handles are one pointer wide and are passed in registers, so each of these functions can be called as a C function.
+Functions that are called often have no prototypes: their arguments are results of ``ctypes.byref``, made once, which
+ctypes passes without conversion. Quick functions that never wait keep the GIL (`held`); those that run guests release
+it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .facts import Facts
 __all__ = ["Callback", "Library", "NearLimit", "address"]
 
 Callback = ctypes.CFUNCTYPE(None)
-"""For a C++ function whose arguments are of no interest."""
+"""A callback that ignores its arguments."""
 NearLimit = ctypes.CFUNCTYPE(c_size_t, c_void_p, c_size_t, c_size_t)
 
 _P = c_void_p
@@ -30,7 +31,7 @@ _CONTEXT_NEW = (
 _CALL = "_ZN2v88Function4CallEPNS_7IsolateENS_5LocalINS_7ContextEEENS3_INS_5ValueEEEiPS7_"
 _EXECUTE = "_ZN2v88internal9Execution4CallEPNS0_7IsolateENS0_12DirectHandleINS0_6ObjectEEES6_NS_4base6VectorIKS6_EE"
 _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
-    # name: (symbol, or "" if it is one of the facts; result; parameters)
+    # name: (symbol, or "" if it is in `Facts`; result; parameters)
     "allocator": ("_ZN2v811ArrayBuffer9Allocator19NewDefaultAllocatorEv", _P, []),
     "create_params": ("_ZN2v87Isolate12CreateParamsC1Ev", None, [_P]),
     "isolate_new": ("_ZN2v87Isolate3NewERKNS0_12CreateParamsE", _P, [_P]),
@@ -84,14 +85,14 @@ _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
 _FAST: dict[str, tuple[str, Any, bool]] = {
     # name: (symbol, result, whether it keeps the GIL)
     "invoke": (_CALL, _P, False),
-    # What the above calls, without a scope of its own and without a look at tasks, which guests have none of.
+    # The function that `invoke` calls. It opens no handle scope and does not look for tasks, which guests do not have.
     "run": (_EXECUTE, _P, False),
     "lock": ("_ZN2v86Locker10InitializeEPNS_7IsolateE", None, True),
     "wait_for_lock": ("_ZN2v86Locker10InitializeEPNS_7IsolateE", None, False),
     "unlock": ("_ZN2v86LockerD1Ev", None, True),
     "enter": ("_ZN2v87Isolate5EnterEv", None, True),
     "leave": ("_ZN2v87Isolate4ExitEv", None, True),
-    # A method that does without its object, so the isolate comes second.
+    # A method that does not use its object, so the isolate is its second argument.
     "drop_handles": ("_ZN2v811HandleScope16DeleteExtensionsEPNS_7IsolateE", None, True),
     "terminate": ("_ZN2v87Isolate18TerminateExecutionEv", None, True),
     "current": ("_ZN2v87Isolate13TryGetCurrentEv", _P, True),
@@ -103,7 +104,7 @@ _FAST: dict[str, tuple[str, Any, bool]] = {
 
 
 class Library:
-    """The functions as attributes. Raises: AttributeError if one is missing."""
+    """V8's functions as attributes. Raises: AttributeError if one is missing."""
 
     def __init__(self, loaded: ctypes.CDLL, facts: Facts) -> None:
         free, held = ctypes.CDLL(loaded._name), ctypes.PyDLL(loaded._name)
@@ -124,5 +125,5 @@ class Library:
 
 
 def address(at: int | None) -> Any:
-    """`at` as an argument that ctypes need not convert."""
+    """The address `at` as an argument that ctypes passes without conversion."""
     return ctypes.byref(ctypes.c_char.from_address(at or 0))

@@ -1,4 +1,4 @@
-"""The trampolines in C, see ``native/``."""
+"""Makes the trampolines in C, see ``native/``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _CALLED = (
     *("run", "interrupt", "terminate", "lock", "unlock", "enter", "leave", "context_enter", "context_exit"),
     *("isolate_stack_limit", "extend", "drop_handles", "current", "be_in", "thread_data"),
 )
-"""In the order of ``Api``."""
+"""Functions of V8 that the extension calls, in the order of ``Api``."""
 _LETTERS = {"i32": "i", "i64": "I", "f32": "f", "f64": "F"}
 
 
 def use(native: Any, library: Library) -> None:
-    """Hand over what the extension calls of V8's."""
+    """Pass the addresses of V8's functions to the extension."""
     native.use(
         lambda: stack_limit(library.stack_start()),
         [ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in _CALLED],

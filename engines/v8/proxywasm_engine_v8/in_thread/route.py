@@ -37,7 +37,7 @@ class InThread:
         self.room: int = library.sandbox_size() or 1 << 46
 
     def isolate(self) -> InThreadIsolate:
-        """A new isolate."""
+        """Make an isolate."""
         return InThreadIsolate(self)
 
     def workshop(self) -> InThreadIsolate:
@@ -49,11 +49,11 @@ class InThread:
         return self.isolate()
 
     def new_isolate(self) -> int:
-        """A new ``v8::Isolate``."""
+        """Make a ``v8::Isolate`` and return its address."""
         pointer: int = self.library.isolate_new(self._parameters)
         return pointer
 
     def dispose(self, isolate: int) -> None:
-        """Free a ``v8::Isolate`` that nobody is in, with everything in it."""
+        """Free a ``v8::Isolate`` with everything in it. No thread may be in it."""
         self.library.forget_isolate(self._platform, isolate)
         self.library.isolate_dispose(isolate)

@@ -1,8 +1,8 @@
-"""How far down V8 may go on the stack of a thread.
+"""Limits V8's use of a thread's stack.
 
-V8 uses 984 KiB from the beginning of a thread's stack, whatever its size. That is right for 8 MiB, but crashes
-where guests run deep on a thread with less. So V8 gets another limit for such a thread, which it has to drop for the
-next thread.
+V8 uses 984 KiB from the beginning of a thread's stack, whatever the size of the stack. That is safe for 8 MiB, but with
+a small stack deep guests crash the process. So V8 gets another limit on such a thread, and a new one on the next
+thread.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ __all__ = ["stack_limit"]
 
 _V8S = 984 << 10
 _ASIDE = 160 << 10
-"""What is left below V8's limit, for V8's own functions and for Python's in a host function."""
+"""Bytes left below V8's limit, for V8's own functions and for the Python code of a host function."""
 
 
 def _lowest() -> int | None:
-    """The same for a stack that is too small for what V8 takes, else ``None``."""
+    """The result of `stack_limit` for a stack that is too small for V8's default limit, else ``None``."""
     stack = own_stack()
     if stack is None or stack[1] >= 2 * _V8S:
         return None
@@ -26,5 +26,5 @@ def _lowest() -> int | None:
 
 
 def stack_limit(start: int) -> int:
-    """The address below which V8 must not go on this thread's stack, which begins at `start`."""
+    """The lowest address that V8 may use on this thread's stack, which begins at `start`."""
     return _lowest() or start - _V8S

@@ -1,4 +1,4 @@
-"""The route over mini-racer's own C functions: V8 has a separate thread for each instance."""
+"""The route through mini-racer's C functions, which give V8 a separate thread for each instance."""
 
 from __future__ import annotations
 

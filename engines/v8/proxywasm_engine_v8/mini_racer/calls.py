@@ -1,7 +1,7 @@
-"""Calls on the route with threads for V8: the calling thread begins a call, and serves the guest until it ends.
+"""Calls on the route with threads for V8: the calling thread begins a call, and runs host functions until it ends.
 
-Host functions run on the calling thread, on its own stack. A call of theirs into the guest is an answer to the guest's
-thread, which waits in its host call, see `glue`. The calling thread looks at the clock itself, while it waits.
+Host functions run on the calling thread and on its stack. When they call the guest, that is an answer to the guest's
+thread, which waits in its hostcall, see `glue`. The calling thread checks deadlines while it waits.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["MiniRacerCalls"]
 
 _PUTS_OFF = 3
-"""How often a deadline is put off."""
+"""How often the deadline of a call is extended at most."""
 
 _LOWERING = Lowering(
     prelude="""
@@ -84,7 +84,7 @@ class MiniRacerCalls:
         self._used_before = 0.0
         self._puts_off = 0
         self._number = self._task = 0
-        self._ours = True  # whose move it is: the host's, or the guest's
+        self._ours = True  # whether the host runs, and not the guest
         self._over = True
         self._expired = self._interrupted = self._unsettled = False
         self._frames: list[tuple[str, int]] = []
@@ -95,7 +95,7 @@ class MiniRacerCalls:
         return link(self._isolate, self, _LOWERING, guests, functions)
 
     def outermost(self, index: int) -> bool | None:
-        """Call the guest's function `index` while nobody is inside. Returns: whether it came back in good order."""
+        """Call the guest's function `index` while no thread is inside. Returns ``True``; ``None`` after a failure."""
         self._thread.check_process()
         if self._unsettled:
             self._unsettled = False
@@ -115,7 +115,7 @@ class MiniRacerCalls:
         return result
 
     def nested(self, index: int) -> bool | None:
-        """Call the guest's function `index` within a host function. Returns: as `outermost`."""
+        """Call the guest's function `index` from a host function. Returns the same as `outermost`."""
         self._thread.check_process()
         if self._over:
             return None
@@ -125,7 +125,7 @@ class MiniRacerCalls:
         return self._serve()
 
     def problem(self, result: object, nested: bool) -> BaseException:
-        """What to raise after a call that has left `result`, and something else than an answer."""
+        """The exception for a call that ended with `result` and without an answer."""
         error = self._pending.take()
         failed, self._words[FAILED // 4] = self._words[FAILED // 4], 0
         if error is not None:
@@ -134,7 +134,7 @@ class MiniRacerCalls:
             if self._expired:
                 return traps.deadline(self._seconds or 0, traps.frames(self._frames, self._binary))
             if self._interrupted:
-                return Trap(TrapKind.OTHER, "the call was ended by an exception of a signal's handler")
+                return Trap(TrapKind.OTHER, "the call was ended by an exception of a signal handler")
             if self._isolate.is_full:
                 return traps.full()
         if failed in (0, OVERFLOWN):
@@ -142,9 +142,9 @@ class MiniRacerCalls:
         return traps.trap(failure(self._isolate.page), self._binary)
 
     def recover(self, outermost: bool) -> None:
-        """Leave nothing behind of a call that Python itself has ended, for example by a KeyboardInterrupt.
+        """Clean up after a call that Python itself has ended, for example by a KeyboardInterrupt.
 
-        One that happens within a host function ends the outermost call as well.
+        If the call was nested, the outermost call ends too.
         """
         self._pending.take()
         if not self._ours:
@@ -157,10 +157,10 @@ class MiniRacerCalls:
             self._isolate.is_inside = False
 
     def end(self) -> None:
-        """There is nothing to be done."""
+        """Do nothing: there is no state to release."""
 
     def _serve(self) -> bool | None:
-        """Run host functions until the call that was made last is over."""
+        """Run host functions until the innermost call is over. Returns ``True``; ``None`` after a failure."""
         while True:
             number, value = self._next()
             self._ours = True
@@ -191,16 +191,16 @@ class MiniRacerCalls:
         while self._until is not None and not self._expired:
             try:
                 return self._thread.take(timeout=max(0.0, self._until - monotonic()))
-            except Empty:  # noqa: PERF203 - each time that the deadline was put off
+            except Empty:  # noqa: PERF203 - once for each extension of the deadline
                 self._expire()
         return self._thread.take()
 
     def _used(self) -> float:
-        """Seconds that the guest's thread and this one have spent on a processor."""
+        """Processor time of the guest's thread and this one, in seconds."""
         return self._thread.seconds() + thread_time()
 
     def _expire(self) -> None:
-        """Have the guest ended where it is, unless others had its time."""
+        """End the guest, or extend its deadline if it has used less than half of its time on a processor."""
         seconds = self._seconds or 0.0
         used = self._used() - self._used_before
         if self._puts_off and used < seconds / 2:
@@ -212,11 +212,11 @@ class MiniRacerCalls:
         if self._interrupt is not None:
             self._thread.interrupts.request(self._thread.isolate, self._interrupt, None)
         else:
-            self._unsettled = True  # if it has just ended, something else will
+            self._unsettled = True  # if the task has just ended, this may cancel another one
             self._thread.cancel(self._task)
 
     def _interrupter(self) -> Any:
-        """For V8 to call on the guest's thread, at a place where guests look for interrupts."""
+        """The callback that V8 runs on the guest's thread where guests check for interrupts."""
         interrupts = self._thread.interrupts
         if not interrupts.possible or self._thread.isolate is None:
             return None
@@ -224,7 +224,7 @@ class MiniRacerCalls:
 
         def interrupted(isolate: int, _: None) -> None:
             calls = reference()
-            if calls is None or not calls._expired or calls._over:  # it comes too late
+            if calls is None or not calls._expired or calls._over:  # too late: the call has ended
                 return
             try:
                 calls._frames = interrupts.backtrace(isolate)

@@ -1,8 +1,9 @@
-"""The JavaScript of this route, around the one of both.
+"""The JavaScript of this route, around the glue that both routes share.
 
-V8 is never entered twice. While a host function is at work, the guest's thread waits in ``turn``, and when that returns
-either the host function has answered or it wants the guest to do something, which is done right here and told by the
-next ``turn``. So host and guest call each other to any depth, the host on its own thread and the guest on V8's.
+V8 is never entered twice. While a host function runs, the guest's thread waits in ``turn``. When that returns, the host
+function has either answered or called a function of the guest, which then runs on top of the waiting guest, and the
+next ``turn`` reports its end. So host and guest call each other to any depth, the host on its thread and the guest on
+V8's.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from proxywasm_engine_v8.glue import GLUE
 __all__ = ["INDEX", "NEXT", "OVERFLOWN", "OWN_GLUE", "RETURNED", "SIZE"]
 
 INDEX, NEXT, SIZE = 12288, 12292, 12296
-"""Where in the page things are, beyond the most arguments that there can be: which host function is called; which guest
-function is to be called next, counted from 1, or 0; the size of the guest's memory, as a f64."""
+"""Offsets in the page, after the space for arguments: the called host function; the guest function to call next,
+counted from 1, or 0 for none; the size of the guest's memory in bytes, as an f64."""
 RETURNED = 0xFFFF_FFFF
-"""In the place of a host function: a call within a host function has returned."""
+"""The value of `INDEX` when a call from a host function has returned."""
 OVERFLOWN = 2
-"""In the place of the flag of failure: the stack was too short for the report."""
+"""The value of `FAILED` when the stack had no room for the report."""
 
 OWN_GLUE = f"""((glue) => {{
   "use strict";
@@ -65,4 +66,4 @@ OWN_GLUE = f"""((glue) => {{
   }};
   return (what, ...values) => does[what](...values);
 }})({GLUE})"""
-"""A function that does one thing or another, by name."""
+"""Evaluates to a function that runs one of the functions in ``does``, by name."""

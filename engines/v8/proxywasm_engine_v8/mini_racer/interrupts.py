@@ -1,6 +1,6 @@
-"""Gets the stack of an endless guest, and optimises a function at once: mini-racer has no functions for these.
+"""Reads the stack of an endless guest, and optimises functions at once: mini-racer has no functions for this.
 
-V8's interface has them, and the library usually exports it. If it does not, such a guest is still ended, but its trap
+V8's interface has them, and the library usually exports them. If it does not, such a guest is still ended, but its trap
 has no backtrace, and functions are optimised when they are hot.
 """
 
@@ -23,13 +23,13 @@ def _nothing() -> None:
 
 
 class Interrupts:
-    """The functions of V8's that it takes, if they are there."""
+    """V8's functions for interrupts, if the library exports them."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.current: Callable[[], int | None] = _nothing
-        """The isolate of the thread that asks."""
+        """Returns the isolate of the calling thread."""
         self.optimise: Callable[[], object] = _nothing
-        """Optimise the guest's function that is the element 0 of the global object. To be called on V8's thread, in a
+        """Optimises the guest's function in element 0 of the global object. Must be called on V8's thread, in a
         callback of its script."""
         self.possible = False
         try:

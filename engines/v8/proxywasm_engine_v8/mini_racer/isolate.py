@@ -26,7 +26,7 @@ __all__ = ["MiniRacerIsolate"]
 
 
 class MiniRacerIsolate:
-    """See `routes.Isolate`. V8 may call back until its thread has ended."""
+    """An isolate, see `routes.Isolate`. V8 may run callbacks until its thread has ended."""
 
     __slots__ = (
         "__weakref__",
@@ -56,15 +56,15 @@ class MiniRacerIsolate:
         _alive.add(self)
 
     def keep(self, thing: object) -> None:
-        """Keep `thing` as long as the isolate lives."""
+        """Keep `thing` until the isolate is freed."""
         self._kept.append(thing)
 
     def calls(self, binary: Binary, deadline: float | None) -> MiniRacerCalls:
-        """For the one instance that is to be made here."""
+        """The calls of the only instance in this isolate."""
         return MiniRacerCalls(self, binary, deadline)
 
     def compile(self, code: bytes) -> int:
-        """A ``WebAssembly.Module`` of this isolate, to be dropped by `drop`. Raises: Thrown."""
+        """Make a ``WebAssembly.Module`` of this isolate. The caller frees it with `drop`. Raises: Thrown."""
         thread = self.thread
         if self._has_garbage:
             self._has_garbage = False
@@ -78,16 +78,16 @@ class MiniRacerIsolate:
         return module.handle if module else 0
 
     def drop(self, handle: int) -> None:
-        """Give a module back; in a child process nothing, for it has no thread of V8's that could take it."""
+        """Free a module. Does nothing in a child process, which does not have V8's thread."""
         if self.thread.context and self.thread.process == os.getpid():
             self.thread.free(handle)
             self._has_garbage = True
 
     def instantiate(self, plan: Mapping[str, Any], codes: Sequence[bytes], hosts: Sequence[Any]) -> list[Any]:
-        """Make the instance; see `glue`. Returns: nothing, functions are known by their numbers. Raises: Thrown."""
+        """Make the instance, see `glue`. Returns an empty list: functions are called by number. Raises: Thrown."""
         self.hosts = hosts
         text = json.dumps({**plan, "hosts": len(hosts)})
-        modules = [self.compile(code) for code in codes]  # V8 gives what it has compiled of the same bytes
+        modules = [self.compile(code) for code in codes]  # V8 reuses the code that it has compiled of the same bytes
         self.thread.ask("instantiate", self.thread.string(text), *modules)
         self._check()
         return []
@@ -103,7 +103,7 @@ class MiniRacerIsolate:
         return self._base, size
 
     def dispose(self) -> None:
-        """Free the isolate with everything in it. Nobody may be in it."""
+        """Free the isolate with everything in it. No thread may be in it."""
         self.thread.end()
 
     def __del__(self) -> None:
@@ -122,6 +122,6 @@ _alive: weakref.WeakSet[MiniRacerIsolate] = weakref.WeakSet()
 
 @atexit.register
 def _leave_to_the_end() -> None:
-    """What lives until the end of the process ends with it."""
+    """Leave the remaining isolates to the end of the process."""
     for isolate in list(_alive):
         isolate.thread.context = 0

@@ -1,7 +1,8 @@
 """mini-racer's C functions.
 
-A value is known by the address of a structure that mini-racer keeps until it is freed. What runs JavaScript is asked
-for and answered later, on V8's thread, by a call of the context's one callback with a number of the asker's choice.
+A value is represented by the address of a structure that mini-racer keeps until it is freed. Functions that run
+JavaScript return at once. The result arrives later: V8's thread calls the only callback of the context with it and with
+a number that the caller has chosen.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "low_memory_notification": (None, [_C]),
 }
 DOUBLE, STRING, UNDEFINED = 4, 5, 11
-"""Kinds of values."""
+"""Kinds of values, as mini-racer numbers them."""
 _FAILURES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What is known of a value: where it is kept, and for buffers and texts, where its bytes are and how many."""
+    """A value of mini-racer: its address and kind; for buffers and texts, the address and number of their bytes."""
 
     handle: int
     kind: int
@@ -47,17 +48,17 @@ class Value:
 
     @property
     def is_failure(self) -> bool:
-        """Whether it tells of an exception."""
+        """Whether the value describes an exception."""
         return self.kind >= _FAILURES
 
     @property
     def text(self) -> str:
-        """Of a text or a failure."""
+        """The contents of a text, or the description of an exception."""
         return ctypes.string_at(self.data, self.size).decode(errors="replace")
 
 
 class Library:
-    """The functions as attributes, without their prefix. Raises: AttributeError if one is missing."""
+    """mini-racer's functions as attributes, without their prefix. Raises: AttributeError if one is missing."""
 
     def __init__(self, loaded: ctypes.CDLL) -> None:
         free, held = ctypes.CDLL(loaded._name), ctypes.PyDLL(loaded._name)
@@ -67,7 +68,7 @@ class Library:
             function.restype = result
             function.argtypes = parameters
             setattr(self, name, function)
-        self.free_value = held["mr_free_value"]  # which never waits
+        self.free_value = held["mr_free_value"]  # never waits
         self.free_value.restype = None
         self.free_value.argtypes = [_C, _V]
 
@@ -76,6 +77,6 @@ class Library:
 
 
 def read(handle: int) -> Value:
-    """The value at `handle`."""
+    """Read the value at the address `handle`."""
     kind = c_ubyte.from_address(handle + 16).value
     return Value(handle, kind, c_uint64.from_address(handle).value, c_uint64.from_address(handle + 8).value)

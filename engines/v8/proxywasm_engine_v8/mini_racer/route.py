@@ -31,11 +31,11 @@ class MiniRacer:
         self._workshop: MiniRacerIsolate | None = None
 
     def isolate(self) -> MiniRacerIsolate:
-        """A new isolate."""
+        """Make an isolate."""
         return MiniRacerIsolate(self)
 
     def workshop(self) -> MiniRacerIsolate:
-        """The isolate in which modules are compiled; a child process gets another one."""
+        """The isolate in which modules are compiled; each process has another one."""
         with self._lock:
             if self._workshop is None or self._workshop.thread.process != os.getpid():
                 self._workshop = self.isolate()

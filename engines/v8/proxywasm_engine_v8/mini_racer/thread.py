@@ -1,4 +1,4 @@
-"""V8's thread of one isolate, and the messages to and from it."""
+"""V8's thread for one isolate, and the messages to and from it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .library import DOUBLE, STRING, UNDEFINED, Callback, Library, Value, read
 __all__ = ["TURN", "V8Thread"]
 
 TURN = 0
-"""The number with which the guest's thread calls when it waits; the numbers of what one asks for begin at 1."""
+"""The number that the callback gets when the guest's thread waits. The numbers of requests begin at 1."""
 _OPTIMISE = 1 << 62
-"""That with which it calls to have a function optimised."""
-_HEAP = 192 << 20  # bytes: less than V8 may have, for when it has them all, it ends the process
+"""The number that the callback gets when a function is to be optimised."""
+_HEAP = 192 << 20  # bytes: less than V8's own limit, at which it ends the process
 
 
 class _Line:
-    """What is known to the callback, which runs on V8's thread and must not keep the isolate alive."""
+    """State that the callback uses. The callback runs on V8's thread, and must not keep the isolate alive."""
 
     __slots__ = ("clock", "context", "from_v8", "isolate", "thread", "to_v8")
 
@@ -68,10 +68,10 @@ def _listener(line: _Line, free: Callable[[int, int], None], interrupts: Interru
 
 
 class V8Thread:
-    """A context of mini-racer's: an isolate, the thread that it lives on, and the glue in it.
+    """A context of mini-racer: an isolate with the glue, and its thread.
 
-    While nothing is under way, `ask` is answered. `begin` has a guest's function called: `take` then gives each turn of
-    the guest, after which `answer` lets it go on, and at last its end.
+    While no call is active, `ask` runs a function of the glue and waits for its result. `begin` calls a function of the
+    guest. `take` then returns each turn of the guest, which continues after `answer`, and finally the end of the call.
     """
 
     __slots__ = (
@@ -107,17 +107,17 @@ class V8Thread:
         self._call, self._nothing = self._list(self.string("call")), self._list(self.string("nothing"))
         page = self.ask("connect", *(library.make_js_callback(self.context, number) for number in (TURN, _OPTIMISE)))
         if page is None:
-            raise RuntimeError("V8 does not take the engine's own script")
+            raise RuntimeError("V8 does not accept the engine's own script")
         self.page_at = page.data
         self.free(page.handle)
 
     @property
     def isolate(self) -> int | None:
-        """V8's isolate, if it could be asked for."""
+        """The address of V8's isolate, if known."""
         return self._line.isolate
 
     def seconds(self) -> float:
-        """How long the thread has been on a processor."""
+        """Processor time of the thread, in seconds."""
         return time.clock_gettime(self._clock()) if self._line.thread else 0.0
 
     def _clock(self) -> int:
@@ -126,24 +126,24 @@ class V8Thread:
         return self._line.clock
 
     def string(self, text: str) -> int:
-        """A text as a value, to be given away or freed."""
+        """Make a value of a text. The caller frees it or passes it on."""
         encoded = text.encode()
         handle: int = self._library.alloc_string_val(self.context, encoded, len(encoded), STRING)
         return handle
 
     def number(self, value: float) -> int:
-        """A number as a value, to be given away or freed."""
+        """Make a value of a number. The caller frees it or passes it on."""
         handle: int = self._library.alloc_double_val(self.context, value, DOUBLE)
         return handle
 
     def free(self, handle: int) -> None:
-        """Give a value back. May be done by any thread at any time."""
+        """Free a value. Any thread may call this at any time."""
         self._library.free_value(self.context, handle)
 
     def ask(self, what: str, *values: int, keep: bool = False) -> Value | None:
-        """Have the glue do `what` with `values`, which are freed unless they are to be kept.
+        """Run the glue's function `what` with `values`, which are freed unless `keep` is true.
 
-        Returns: the result, to be freed; ``None`` for undefined. Raises: Thrown.
+        Returns the result, which the caller frees; ``None`` for undefined. Raises: Thrown.
         """
         self.check_process()
         with self._lock:
@@ -156,18 +156,18 @@ class V8Thread:
                 self.free(arguments)
 
     def begin(self) -> tuple[int, int]:
-        """Call the guest's function that the page names. Returns: the number of its end, and its task."""
+        """Call the guest's function whose number is in the page. Returns the number of the request, and its task."""
         number = next(self._numbers)
         return number, self._library.call_function(self.context, self._main, self._main, self._call, number)
 
     def cancel(self, task: int) -> None:
-        """End a task, if it has not ended."""
+        """Cancel a task, if it has not ended."""
         self._library.cancel_task(self.context, task)
 
     def stop(self) -> None:
-        """End the call that was begun last, if any, and wait until nothing is under way.
+        """End the active call, if any, and wait until the thread is idle.
 
-        Exceptions of signal handlers are dropped: whoever calls this is about to raise one.
+        Exceptions of signal handlers are dropped: the caller is about to raise one.
         """
         attempts = 1
         while True:
@@ -175,7 +175,7 @@ class V8Thread:
                 number = next(self._numbers)
                 last = self._library.call_function(self.context, self._main, self._main, self._nothing, number)
                 for before in range(1, attempts + 1):
-                    self.cancel(last - before)  # tasks are numbered in the order in which they are asked for
+                    self.cancel(last - before)  # tasks are numbered in the order of requests
                 self.answer(None)
                 while (event := self.take())[0] != number:
                     if event[0] == TURN:
@@ -192,18 +192,18 @@ class V8Thread:
                 return
 
     def heap_was_full(self) -> bool:
-        """Whether the heap was full, asked once."""
+        """Return and reset whether the heap was full."""
         if not self._library.hard_memory_limit_reached(self.context):
             return False
         self._library.set_hard_memory_limit(self.context, _HEAP)
         return True
 
     def collect(self) -> None:
-        """Have V8 look for garbage."""
+        """Make V8 collect garbage."""
         self._library.low_memory_notification(self.context)
 
     def check_process(self) -> None:
-        """Raises: RuntimeError in a child process, which V8's thread has not come along to."""
+        """Refuse use in a child process, which does not have V8's thread. Raises: RuntimeError."""
         if self.process != os.getpid():
             raise forked()
 
@@ -213,13 +213,13 @@ class V8Thread:
         if not context or self.process != os.getpid():
             return
         free, callback = self._library.free_context, self._callback
-        if get_ident() == self._line.thread:  # which cannot wait for itself: the collector has come by here
+        if get_ident() == self._line.thread:  # the garbage collector runs here, and a thread cannot wait for itself
             threading.Thread(target=lambda: (free(context), callback), daemon=True).start()
         else:
             free(context)
 
     def _list(self, *values: int, keep: int | None = None) -> int:
-        """A list of values, which are freed except those from the position `keep`."""
+        """Make a list of values, and free them except those from the position `keep` on."""
         made = self._evaluate("[]")
         for position, value in enumerate(values):
             self.free(self._library.array_push(self.context, made, value))
@@ -235,7 +235,7 @@ class V8Thread:
         return result.handle if result else 0
 
     def _result(self, number: int) -> Value | None:
-        while (event := self.take())[0] != number:  # of something that was asked for and not waited for
+        while (event := self.take())[0] != number:  # the result of an abandoned request
             if event[1] is not None:
                 self.free(event[1].handle)
         value = event[1]

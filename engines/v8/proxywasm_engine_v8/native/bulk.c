@@ -1,12 +1,11 @@
-/* Where the code of functions has what V8 does not interrupt in time, and what takes its place: the C form of bulk.py,
- * which says more. */
+/* Finds code that V8 does not interrupt in time, and replaces it: the C form of bulk.py, which explains it. */
 #include "native.h"
 
 typedef struct {
     const uint8_t *at, *end;
 } Place;
 
-enum { MAX_BITS = 70 }; /* of 10 bytes, as in reader.py */
+enum { MAX_BITS = 70 }; /* in 10 bytes, as in reader.py */
 
 static bool number(Place *place, uint64_t *value) {
     *value = 0;
@@ -39,13 +38,13 @@ static bool is_reference(const Place *place) {
     return place->at < place->end && (*place->at == 0x63 || *place->at == 0x64);
 }
 
-/* A type of values: one byte, or a reference to a heap type. */
+/* The type of a value: one byte, or a reference to a heap type. */
 static bool skip_type(Place *place) {
     bool longer = is_reference(place);
     return skip(place, 1) && (!longer || skip_number(place));
 }
 
-/* The type of a block: one of values, or a number. */
+/* The type of a block: the type of a value, or the number of a type. */
 static bool skip_block_type(Place *place) {
     if (is_reference(place)) place->at++;
     return skip_number(place);
@@ -90,7 +89,7 @@ static bool skip_atomic_operands(Place *place) {
 enum { LARGE = 2 << 10, MOST = 1 << 20 };
 typedef enum { OTHER, BULK, UNKNOWN } Found;
 
-/* Of the instructions whose number stands behind 0xFC. */
+/* Skip an instruction with the prefix 0xFC. */
 /* clang-format off */
 static Found skip_numbered(Place *place) {
     uint64_t kind;
@@ -130,7 +129,7 @@ static Found skip_instruction(Place *place) {
 }
 /* clang-format on */
 
-/* Bytes of an instruction whose numbers have one byte each, which nothing has to be done about; else 0. */
+/* Size in bytes of a plain instruction whose numbers have one byte each; 0 for other instructions. */
 static const uint8_t WIDTH[256] = {
     [0x00 ... 0x01] = 1, [0x05] = 1, [0x0A ... 0x0B] = 1, [0x0F] = 1,          [0x19 ... 0x1B] = 1,
     [0x45 ... 0xC4] = 1, [0xD1] = 1, [0xD3 ... 0xD4] = 1, [0x07 ... 0x09] = 2, [0x0C ... 0x0D] = 2,
@@ -138,10 +137,11 @@ static const uint8_t WIDTH[256] = {
     [0x41 ... 0x42] = 2, [0xD0] = 2, [0xD2] = 2,          [0xD5 ... 0xD6] = 2, [0x28 ... 0x3E] = 3,
     [0x43] = 5,          [0x44] = 9,
 };
-/* By that width: what the bytes behind the opcode do not have in it if they are such numbers (flags that name no memory). */
+/* For each size: bits that are clear in the bytes after the opcode if each number has one byte, and the flags of a
+ * memory argument name no memory. */
 static const uint16_t LONGER[] = {[2] = 0x80, [3] = 0x80C0, [9] = 0};
 
-/* Skip the most of the instructions, with one branch for each. */
+/* Skip plain instructions, which are most of the code, with one branch for each. */
 static void skip_simple(Place *place) {
     const uint8_t *at = place->at;
     while (place->end - at > 9) {
@@ -160,7 +160,7 @@ static bool skip_locals(Place *place) {
     return true;
 }
 
-/* Numbers of 64 bits. */
+/* A growing array of 64-bit numbers. */
 typedef struct {
     int64_t *items;
     size_t count, room;
@@ -186,8 +186,8 @@ static PyObject *as_bytes(const Numbers *numbers) {
                                      (Py_ssize_t)(numbers->count * sizeof *numbers->items));
 }
 
-/* Note what is in one body; of too many, only that there are. Where it cannot be read, or NULL at its end, or with an
- * exception. */
+/* Collect the ranges of one body, until there are too many. Returns the position of unreadable code; otherwise NULL,
+ * which may come with an exception. */
 static const uint8_t *read_body(Place *place, const uint8_t *code, Numbers *ranges) {
     const uint8_t *here = place->at;
     if (!skip_locals(place)) return here;
@@ -207,7 +207,7 @@ static bool is_within(Py_ssize_t start, Py_ssize_t end, Py_ssize_t size) {
     return false;
 }
 
-/* ranges_of(code, start, end) -> (begins and ends, or None, -1), or (b"", where it cannot be read) */
+/* ranges_of(code, start, end) -> (begins and ends, or None, -1), or (b"", position of unreadable code) */
 PyObject *ranges_of(PyObject *module, PyObject *args) {
     const char *bytes;
     Py_ssize_t size, start, end;
@@ -247,7 +247,7 @@ static int leb_size(uint64_t value) {
     return size;
 }
 
-/* The number that an instruction has among those that become calls: a new one, if it is the first like this; or -1. */
+/* The number of an instruction in `calls`, which is new for a new instruction; or -1 with an exception. */
 static Py_ssize_t number_of(PyObject *calls, const uint8_t *instruction, Py_ssize_t size) {
     PyObject *key = PyBytes_FromStringAndSize((const char *)instruction, size);
     if (!key) return -1;
@@ -263,7 +263,7 @@ static Py_ssize_t number_of(PyObject *calls, const uint8_t *instruction, Py_ssiz
     return which;
 }
 
-enum { NEVER = 7 }; /* bytes of the call that is never made, beside the number of its function */
+enum { NEVER = 7 }; /* bytes of the call that is never made, without the number of its function */
 
 static PyObject *malformed(const char *what, Py_ssize_t at) {
     PyObject *reader = PyImport_ImportModule("proxywasm_engine_v8.reader");
@@ -283,10 +283,10 @@ typedef struct {
     PyObject *calls, *large;
 } Plan;
 
-/* Plan what is replaced in one function, whose size stands before `begin`. */
+/* Plan the edits of one function; its size is encoded between `before` and `begin`. */
 static bool plan_body(Plan *plan, uint64_t index, const uint8_t *before, const uint8_t *begin, const uint8_t *end) {
     int64_t size = end - begin;
-    size_t head = plan->edits.count; /* its size, which is known at its end */
+    size_t head = plan->edits.count; /* the edit of its size, which is known at the end */
     if (!push_three(&plan->edits, before - plan->code, begin - plan->code, 0)) return false;
     if (size >= LARGE) {
         PyObject *item = Py_BuildValue("(KL)", (unsigned long long)index, (long long)size);
@@ -312,7 +312,7 @@ static bool plan_body(Plan *plan, uint64_t index, const uint8_t *before, const u
     return true;
 }
 
-/* Whether all ranges are in the code, one behind the other. */
+/* Whether all ranges are in the code, in order and without overlap. */
 static bool are_in_order(const uint64_t *range, const uint64_t *end, uint64_t from, uint64_t to) {
     for (; range < end; range += 2) {
         if (range[0] < from || range[1] <= range[0] || range[1] > to) return false;
@@ -371,7 +371,7 @@ PyObject *planned(PyObject *module, PyObject *args) {
     return result;
 }
 
-/* Puts bytes one behind the other, or only adds up how many they are. */
+/* Writes bytes one after the other; without `to`, only counts them. */
 typedef struct {
     uint8_t *to;
     Py_ssize_t size;

@@ -1,4 +1,4 @@
-/* Exceptions that have to wait until the outermost call has ended. */
+/* Stores exceptions until the outermost call has ended. */
 #include "native.h"
 
 void keep_exception(Trampolines *self) {

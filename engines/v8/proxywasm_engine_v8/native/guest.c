@@ -1,10 +1,10 @@
 /* Guest functions as Python callables. */
 #include "native.h"
 
-enum { HEADROOM = 32 };   /* calls of Python functions within each other */
+enum { HEADROOM = 32 };   /* depth of nested Python calls */
 enum { MAX_NESTED = 64 }; /* as in errors.py */
 
-/* Whether Python functions can be called as deep as a host function, and what tells of its exception, need at least. */
+/* Whether Python's stack has room for a host function and for the handling of its exception. */
 static bool has_headroom(void) {
     PyThreadState *thread = PyThreadState_Get();
 #if PY_VERSION_HEX >= 0x030C0000
@@ -17,7 +17,7 @@ static bool has_headroom(void) {
     return left > HEADROOM;
 }
 
-/* Whether a call may begin now; else an exception is set. */
+/* Whether a call may begin now; otherwise sets an exception. */
 static bool may_enter(Trampolines *self) {
     if (!has_headroom()) {
         PyErr_SetString(PyExc_RecursionError, "too little is left of Python's stack to enter a guest");
@@ -55,7 +55,8 @@ static bool run(Trampolines *self, void *function) {
     if (outermost) {
         unsigned calls = atomic_load_explicit(&self->calls, memory_order_relaxed);
         atomic_store_explicit(&self->calls, calls + 1, memory_order_relaxed);
-        atomic_store_explicit(&self->is_asked, false, memory_order_relaxed); /* V8 may have forgotten it on a move */
+        atomic_store_explicit(&self->is_asked, false,
+                              memory_order_relaxed); /* V8 may have dropped the request when the thread changed */
         atomic_store_explicit(&self->is_inside, true, memory_order_release);
     }
     bool good = api.call(affinity->isolate, function, self->undefined, NULL, 0);
@@ -72,7 +73,7 @@ static bool run(Trampolines *self, void *function) {
     return good;
 }
 
-/* Call the guest with arguments in `slots`. 0, or -1 with an exception. */
+/* Call the guest with arguments in `slots`. Returns 0, or -1 with an exception. */
 static int call(Guest *self, const uint64_t *slots, uint64_t *answer) {
     Trampolines *trampolines = self->trampolines;
     if (!trampolines || !self->function) return PyErr_SetString(PyExc_RuntimeError, "the instance is gone"), -1;
@@ -90,7 +91,7 @@ static int call(Guest *self, const uint64_t *slots, uint64_t *answer) {
         proxywasm_set_exception(
             PyObject_CallFunctionObjArgs(trampolines->problem, returned ? Py_True : Py_None, nested, NULL));
     }
-    affinity_leave(affinity, outer); /* not before what the call has left behind is cleared away */
+    affinity_leave(affinity, outer); /* after `problem` has cleaned up */
     Py_DECREF(trampolines);
     return good ? 0 : -1;
 }
@@ -113,7 +114,7 @@ static PyObject *guest_call(PyObject *guest, PyObject *const *args, size_t flags
     return good ? from_slot(self->result, &answer) : NULL;
 }
 
-/* What `native_call` points at, see the engine protocol. */
+/* The function behind the attribute `native_call`, see the engine protocol. */
 static int native_call(void *guest, uint64_t *words, size_t count) {
     Guest *self = guest;
     uint64_t answer;

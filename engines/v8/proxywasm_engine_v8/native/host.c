@@ -1,10 +1,10 @@
-/* What guests import: one callback of V8's, which calls what the page says. */
+/* The imports of guests: a single callback of V8, which calls the host function whose number is in the page. */
 #include "native.h"
 
-/* Call the host function and put what it answers into the page. 0, or -1 with an exception. */
+/* Call the host function and write its answer to the page. Returns 0, or -1 with an exception. */
 static int call_host(const Host *host, Page *page) {
     uint64_t few[FEW], answer = 0;
-    if (host->native.call) { /* calls within this one have the page for their own arguments */
+    if (host->native.call) { /* a copy, because nested calls overwrite the page */
         memcpy(few, page->arguments, host->count * sizeof *few);
         int64_t result = host->native.call(host->native.self, few, 1);
         if (result < 0) return -1;
@@ -45,7 +45,7 @@ void host_called(const void *info) {
     self->depth = -self->depth;
 }
 
-/* `native_entry` of a host function, where it has one that its type allows. */
+/* Use the `native_entry` of a host function, if it has one and its type allows it. */
 static int find_entry(Host *host) {
     void *entry;
     if (proxywasm_find(host->call, "native_entry", PROXYWASM_HOSTCALL, &entry)) return -1;

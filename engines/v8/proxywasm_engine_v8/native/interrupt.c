@@ -1,4 +1,4 @@
-/* A guest holds the GIL until it is interrupted: then it looks at its deadline and at signals, and lets go of it. */
+/* A guest holds the GIL until it is interrupted: it checks its deadline and signals, and releases the GIL. */
 #include "native.h"
 
 static void let_go(Trampolines *self) { self->thread = PyEval_SaveThread(); }
@@ -10,8 +10,8 @@ void retake(Trampolines *self) {
     self->thread = NULL;
 }
 
-/* The guest has been at work for a while; or it was, and JavaScript is run for the host, which has let go of the GIL in
- * its own way. */
+/* V8 calls this when the guest has run for some time. The request may also arrive later, while the host runs JavaScript
+ * after releasing the GIL itself: then there is nothing to do. */
 void trampolines_interrupt(void *isolate, void *unused) {
     ticker_answered(isolate);
     Trampolines *self = here.current;
@@ -21,7 +21,7 @@ void trampolines_interrupt(void *isolate, void *unused) {
     bool ends = false;
     if (PyErr_CheckSignals()) {
         keep_exception(self);
-        self->page->failed = 1; /* so that it is noticed even if the guest ends by itself just now */
+        self->page->failed = 1; /* so that it is noticed even if the guest returns at this moment */
         api.terminate(isolate);
         ends = true;
     } else if (self->until && self->until[0] && now() >= self->until[0]) {

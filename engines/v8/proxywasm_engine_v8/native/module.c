@@ -1,10 +1,10 @@
-/* The module, and V8's functions. */
+/* The Python module, and the table of V8's functions. */
 #include "native.h"
 
 Api api;
 
-/* use(callable, [address, …]): what tells how far down V8 may go on the stack of the thread that asks, and the functions
- * in `Api`, in its order */
+/* use(callable, [address, …]): a callable that returns the lowest address that V8 may use on the stack of the calling
+ * thread, and the functions of `Api` in its order */
 static PyObject *use(PyObject *module, PyObject *args) {
     PyObject *callable, *addresses;
     void *found[sizeof api / sizeof(void *)];

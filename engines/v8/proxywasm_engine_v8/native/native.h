@@ -1,13 +1,14 @@
-/* The trampolines of the route in the calling thread: the same as trampolines.py and in_thread/calls.py, in C.
+/* The trampolines of the route in the calling thread: the C form of trampolines.py and in_thread/calls.py.
  *
  * Rules:
- *   - A guest runs with the GIL held, for most calls last microseconds, and to let go and take it again at each
- *     crossing would cost much, and far more while other threads want it. One that is at work for longer is interrupted
- *     by V8 every few milliseconds (ticker.c): it looks at its deadline and at signals, and lets go of the GIL until it
- *     next calls the host or returns.
- *   - `depth` is 0 while nobody is in the guest, n > 0 while guest code runs n calls deep, -n while a host function
- *     runs that was called by the guest n deep: only the thread that the isolate belongs to may go in (thread_affinity.c).
- *   - All imports of all guests are one callback. Whose it is, `here.current` tells, and which import, the page.
+ *   - A guest runs with the GIL held: most calls last microseconds, and to release and retake the GIL at each crossing
+ *     would be slow, above all while other threads wait for it. V8 interrupts a guest that runs longer every few
+ *     milliseconds (ticker.c): the guest checks its deadline and signals, and releases the GIL until it next calls the
+ *     host or returns.
+ *   - `depth` is 0 while no thread is in the guest, n > 0 while guest code runs n calls deep, -n while a host function
+ *     runs that the guest called at depth n: only the thread that owns the isolate may enter it (thread_affinity.c).
+ *   - All imports of all guests share one callback. `here.current` is the instance that calls, and the page has the
+ *     number of the import.
  */
 #ifndef PROXYWASM_V8_NATIVE_H
 #define PROXYWASM_V8_NATIVE_H
@@ -19,9 +20,9 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Functions of V8's, found by Python code in the library of the wheel. */
+/* Functions of V8. Python finds them in the wheel's library. */
 typedef struct {
-    void *(*call)(void *isolate, void *function, void *receiver, void **arguments, size_t count); /* NULL: it failed */
+    void *(*call)(void *isolate, void *function, void *receiver, void **arguments, size_t count); /* NULL: failed */
     void (*interrupt)(void *isolate, void (*callback)(void *isolate, void *data), void *data);
     void (*terminate)(void *isolate);
     void (*lock)(void *locker, void *isolate);
@@ -31,16 +32,16 @@ typedef struct {
     void (*enter_context)(void *context);
     void (*leave_context)(void *context);
     void (*set_stack_limit)(void *isolate, uintptr_t lowest);
-    void *(*extend)(void *isolate); /* the handle scope's next place, in a new block if need be */
+    void *(*extend)(void *isolate); /* returns the handle scope's next slot, in a new block if necessary */
     void (*drop_handles)(void *isolate, void *same);
     void *(*current)(void);
-    void (*be_in)(void *isolate, void *data); /* without noting where to come back to */
-    void *(*thread_data)(void *isolate);      /* what it keeps for this thread */
+    void (*be_in)(void *isolate, void *data); /* without recording the previous isolate */
+    void *(*thread_data)(void *isolate);      /* V8's data of this thread in the isolate */
 } Api;
 
 extern Api api;
 
-/* Of the page of bridge.py. */
+/* The page of bridge.py. */
 enum { PAGE = 65536, ARGUMENTS = 16, MAX_ARGUMENTS = 1000 };
 static const uint64_t UNANSWERED = 0x7FF40B57A6E19D3C;
 typedef struct {
@@ -59,28 +60,28 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    void *isolate, *context; /* the first is NULL when it is to be freed */
+    void *isolate, *context; /* `isolate` is NULL after end() */
     Scope *scope;
     unsigned long thread; /* the number of the thread that has V8's lock and has entered the isolate, or 0 */
-    void *data;           /* what V8 keeps for it */
-    int inside;           /* how many uses of the isolate are under way within each other */
+    void *data;           /* V8's data of this thread */
+    int inside;           /* depth of nested uses of the isolate */
     _Alignas(16) char locker[64];
 } Affinity;
 
 typedef struct {
-    struct Trampolines *current; /* whose guest runs, or has called the host */
-    unsigned long number;        /* no other thread ever has it; or 0 */
-    uintptr_t limit;             /* how far down V8 may go on its stack */
+    struct Trampolines *current; /* the instance whose guest runs, or has called the host */
+    unsigned long number;        /* unique among all threads so far; 0 until assigned */
+    uintptr_t limit;             /* the lowest address that V8 may use on its stack */
 } Thread;
 
 extern _Thread_local Thread here;
 extern PyTypeObject AffinityType;
 
-void affinity_use(PyObject *callable); /* what tells the limit of the thread that asks */
-bool affinity_move(Affinity *self);    /* have it belong to this thread; or an exception is set */
-void *affinity_enter(Affinity *self);  /* be in it; what it returns is for affinity_leave */
+void affinity_use(PyObject *callable); /* returns the stack limit of the calling thread */
+bool affinity_move(Affinity *self);    /* makes this thread the owner; or sets an exception */
+void *affinity_enter(Affinity *self);  /* enters the isolate; returns the argument of affinity_leave */
 void affinity_leave(Affinity *self, void *outer);
-PyObject *another_thread(void); /* sets the exception that says that one is inside */
+PyObject *another_thread(void); /* sets the exception: another thread is inside */
 
 static inline bool affinity_take(Affinity *self) {
     return (self->thread && self->thread == here.number) || affinity_move(self);
@@ -90,11 +91,11 @@ static inline bool affinity_is_elsewhere(const Affinity *self) { return self->in
 
 /* -- The trampolines of an instance (trampolines.c, guest.c, host.c) ---------------------------------------------- */
 
-enum { FEW = 16 }; /* arguments that need no memory of their own */
+enum { FEW = 16 }; /* up to this number, arguments need no allocation */
 
 typedef struct {
     PyObject *call;
-    Proxywasm_hostcall native; /* the way past Python, or NULL */
+    Proxywasm_hostcall native; /* call without Python, or NULL */
     char result;               /* i I f F (i32 i64 f32 f64), or 0 */
     size_t count;
     char *params;
@@ -107,26 +108,26 @@ typedef struct Trampolines {
     Page *page;
     int depth;
     bool closed, is_interrupted;
-    PyThreadState *thread; /* while the guest runs without the GIL: whose it will be */
-    PyObject *owner;       /* keeps all of that alive */
-    PyObject *raised;      /* told what a host function raised */
-    PyObject *problem;     /* (whether there is a result, nested) -> exception */
-    PyObject *watch;       /* of in_thread/deadline.py, or NULL */
-    double *until;         /* its two numbers: when to end, whether no further call may begin */
+    PyThreadState *thread; /* while the guest runs without the GIL: the state to restore */
+    PyObject *owner;       /* keeps everything the pointers refer to alive */
+    PyObject *raised;      /* called with the exception of a host function */
+    PyObject *problem;     /* (result or None, nested) -> exception */
+    PyObject *watch;       /* `Watch` of in_thread/deadline.py, or NULL */
+    double *until;         /* `Watch.numbers`: when the call must end, whether nested calls are refused */
     double seconds;
     size_t hosts;
     Host *host;
     /* For the ticker: */
     struct Trampolines *next, **before;
-    atomic_bool is_inside, is_asked; /* an outermost call is under way; V8 has been asked to interrupt it */
-    atomic_uint calls;               /* how many there were */
-    unsigned seen;                   /* of these, at the last tick */
+    atomic_bool is_inside, is_asked; /* an outermost call is active; its interrupt has been requested */
+    atomic_uint calls;               /* number of outermost calls so far */
+    unsigned seen;                   /* `calls` at the last tick */
 } Trampolines;
 
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    Proxywasm_callback native; /* the way past Python */
+    Proxywasm_callback native; /* call without Python */
     Trampolines *trampolines;
     void *function;
     char result;
@@ -136,7 +137,7 @@ typedef struct {
 
 extern PyTypeObject TrampolinesType, GuestType;
 
-/* Another thread is inside. */
+/* Whether another thread is inside. */
 static inline bool trampolines_are_elsewhere(const Trampolines *self) {
     return self->depth > 0 || affinity_is_elsewhere(self->affinity);
 }
@@ -151,18 +152,18 @@ void host_called(const void *info); /* a v8::FunctionCallback */
 int to_slot(char kind, PyObject *value, uint64_t *slot);
 PyObject *from_slot(char kind, const uint64_t *slot);
 int parse_type(PyObject *type, char **params, Py_ssize_t *count, char *result);
-void keep_exception(Trampolines *self); /* the one that is set: the outermost call will raise it */
+void keep_exception(Trampolines *self); /* takes the current exception; the outermost call will raise it */
 
-/* -- Interrupting guests at work (interrupt.c, ticker.c) ------------------------------------------------------ */
+/* -- Interrupting running guests (interrupt.c, ticker.c) ------------------------------------------------------ */
 
-void retake(Trampolines *self);                          /* the GIL, if the guest has let go of it */
+void retake(Trampolines *self);                          /* retakes the GIL, if the guest has released it */
 void trampolines_interrupt(void *isolate, void *unused); /* called by V8 on the guest's thread */
 int ticker_ready(void);
 void ticker_add(Trampolines *self);
-void ticker_remove(Trampolines *self); /* the isolate may be freed from then on */
-void ticker_needed(void);              /* to be called at each outermost call */
+void ticker_remove(Trampolines *self); /* afterwards the isolate may be freed */
+void ticker_needed(void);              /* must be called at each outermost call */
 bool ticker_runs(void);
-void ticker_answered(const void *isolate); /* its interrupt has come */
+void ticker_answered(const void *isolate); /* its interrupt has arrived */
 double now(void);                          /* seconds, as Python's monotonic() */
 
 /* -- Reading code (bulk.c) ---------------------------------------------------------------------------------- */

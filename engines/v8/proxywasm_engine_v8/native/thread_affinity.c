@@ -1,21 +1,21 @@
-/* Which thread an isolate belongs to.
+/* Keeps an isolate in one thread.
  *
- * To take V8's lock of an isolate and to enter it, to leave it and to give the lock back costs three times what a call
- * does. One instance is hardly ever used by two threads in turn, so the lock stays taken and the isolate entered, until
- * another thread comes or the isolate is to be freed. Only what V8 keeps for a thread (which isolate is the current one)
- * is set for each call and put back after it, since a thread may have many isolates and may end without notice.
+ * To take V8's lock of an isolate, enter it, leave it and release the lock takes three times as long as a call. Threads
+ * rarely take turns with one instance, so the lock stays taken and the isolate entered until another thread calls, or
+ * the isolate is freed. Only V8's record of the thread's current isolate is set for each call and restored after it,
+ * because a thread may have many isolates and may end without notice.
  *
- * What serialises the threads is the GIL, with which all of this is called, and `inside`. So nobody ever waits for V8's
- * lock, and it does not matter that one thread gives back what another one took.
+ * The GIL, which all callers hold, and `inside` serialise the threads. So no thread ever waits for V8's lock, and one
+ * thread may release it after another one has taken it.
  */
 #include "native.h"
 
 _Thread_local Thread here;
-static PyObject *stack_limit; /* how far V8 may use the stack of the thread that asks */
+static PyObject *stack_limit; /* returns the lowest address that V8 may use on the calling thread's stack */
 
 void affinity_use(PyObject *callable) { Py_XSETREF(stack_limit, Py_NewRef(callable)); }
 
-/* Give this thread its number. 0, or -1 with an exception. */
+/* Assign a number to this thread. Returns 0, or -1 with an exception. */
 static int thread_arrives(void) {
     static unsigned long last;
     PyObject *limit = PyObject_CallNoArgs(stack_limit);
@@ -31,12 +31,12 @@ static void be_in(void *isolate) { api.be_in(isolate, isolate ? api.thread_data(
 
 static void move_in(Affinity *self) {
     api.lock(self->locker, self->isolate);
-    api.be_in(NULL, NULL); /* so that V8 notes nothing to come back to */
+    api.be_in(NULL, NULL); /* so that V8 does not record a previous isolate */
     api.enter(self->isolate);
     api.set_stack_limit(self->isolate, here.limit);
     self->data = api.thread_data(self->isolate);
     self->scope->level = 1;
-    self->scope->next = (uint64_t)(uintptr_t)api.extend(self->isolate); /* a first block, for all calls to come */
+    self->scope->next = (uint64_t)(uintptr_t)api.extend(self->isolate); /* a first block, for all later calls */
     api.enter_context(self->context);
     self->thread = here.number;
 }
@@ -93,7 +93,8 @@ static int init(Affinity *self, PyObject *args, PyObject *keywords) {
     return 0;
 }
 
-/* enter(): be in the isolate, in this thread. What it returns is for leave(). Raises: RuntimeError if another thread is. */
+/* enter(): enter the isolate in this thread. Returns the argument of leave(). Raises: RuntimeError if another thread is
+ * inside. */
 static PyObject *enter(Affinity *self, PyObject *unused) {
     return affinity_take(self) ? PyLong_FromVoidPtr(affinity_enter(self)) : NULL;
 }
@@ -106,7 +107,7 @@ static PyObject *leave(Affinity *self, PyObject *outer) {
     Py_RETURN_NONE;
 }
 
-/* end(): the isolate is to be freed. */
+/* end(): leave the isolate for ever, before it is freed. */
 static PyObject *end(Affinity *self, PyObject *unused) {
     if (self->thread) {
         void *outer = api.current();

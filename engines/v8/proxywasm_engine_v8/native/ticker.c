@@ -1,5 +1,5 @@
-/* Has V8 interrupt the guests that are at work. One thread for all of them, which Python knows nothing of; it ends after a
- * second in which none was called, and the next call starts another one. */
+/* Makes V8 interrupt running guests. A single thread, unknown to Python, serves all of them. It ends after a second
+ * without a call, and the next call starts another one. */
 #include "native.h"
 
 #include <pthread.h>
@@ -8,12 +8,12 @@
 
 enum { TICK = 5 * 1000 * 1000, QUIET_TICKS = 200 }; /* nanoseconds; ticks */
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of the list, and of starting and ending */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list, and the start and end of the thread */
 static Trampolines *first;
 static atomic_bool running, needed;
 
-/* No process is forked while the thread asks for an interrupt: in the child it would be gone, with a lock of V8's or of the
- * allocator's in its hands. */
+/* No process forks while the thread requests an interrupt: the child would not have the thread, and a lock of V8 or the
+ * allocator would remain taken. */
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 
 static void in_parent(void) { pthread_mutex_unlock(&lock); }
@@ -35,7 +35,7 @@ double now(void) {
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-/* Ask for an interrupt of each guest that has been in one call since the last tick. */
+/* Request an interrupt of each guest that has been in the same call since the last tick. */
 static void tick(void) {
     for (Trampolines *each = first; each; each = each->next) {
         unsigned calls = atomic_load(&each->calls);
@@ -76,7 +76,7 @@ static void start(void) {
         sigset_t all, before;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);     /* signals are for Python's threads */
-        if (!pthread_create(&thread, NULL, run, NULL)) { /* else it is tried again at the next call */
+        if (!pthread_create(&thread, NULL, run, NULL)) { /* otherwise the next call tries again */
             pthread_detach(thread);
             atomic_store(&running, true);
         }

@@ -1,4 +1,4 @@
-/* The trampolines of one instance: its guest functions, what it imports, and who may be in it. */
+/* The trampolines of one instance: its guest functions, its imports, and the check which thread may enter it. */
 #include "native.h"
 
 /* Trampolines(owner, affinity, raised, problem, (undefined, page), None or (watch, address of its numbers, seconds)) */
@@ -28,12 +28,12 @@ static PyObject *never_made(void) {
     return NULL;
 }
 
-/* guest((params, result)): a callable, to be connected */
+/* guest((params, result)): a callable; the caller connects it to a function of the guest */
 static PyObject *trampolines_guest(Trampolines *self, PyObject *type) {
     return self->affinity ? guest_new(self, type) : never_made();
 }
 
-/* import([(call, (params, result)), …]): what the guest imports, once and in order */
+/* imports([(call, (params, result)), …]): the functions that the guest imports, in order. Called once. */
 static PyObject *trampolines_import(Trampolines *self, PyObject *functions) {
     if (!PyList_Check(functions) || self->host) return PyErr_SetString(PyExc_TypeError, "one list is wanted"), NULL;
     Py_ssize_t count = PyList_GET_SIZE(functions);
@@ -48,7 +48,7 @@ static PyObject *trampolines_import(Trampolines *self, PyObject *functions) {
     Py_RETURN_NONE;
 }
 
-/* Every guest function refuses from now on. Returns whether nobody is inside. */
+/* shut(): make all guest functions refuse calls. Returns whether no call is active. */
 static PyObject *trampolines_shut(Trampolines *self, PyObject *unused) {
     if (!self->affinity) return never_made();
     if (trampolines_are_elsewhere(self)) return another_thread();

@@ -1,4 +1,4 @@
-/* Python's numbers and the 64-bit slots in which values cross. */
+/* Converts between Python's numbers and the 64-bit slots that carry values. */
 #include "native.h"
 
 int to_slot(char kind, PyObject *value, uint64_t *slot) {
@@ -29,7 +29,7 @@ PyObject *from_slot(char kind, const uint64_t *slot) {
     }
 }
 
-/* Whether these are letters of kinds. */
+/* Whether all letters are kinds of values. */
 static bool are_kinds(const char *kinds, Py_ssize_t size) {
     for (Py_ssize_t i = 0; i < size; i++)
         if (!kinds[i] || !strchr("iIfF", kinds[i])) return false;
