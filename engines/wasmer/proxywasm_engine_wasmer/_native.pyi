@@ -1,4 +1,4 @@
-# The Rust extension. What its functions do is told where they are written, in `src`.
+# The Rust extension. Its functions are documented in `src`.
 
 from collections.abc import Callable
 from typing import Any, TypeAlias, final

@@ -1,4 +1,4 @@
-"""The engine: its options, and modules from bytes."""
+"""The engine: its options, and how it makes modules of bytes."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class WasmerEngine:
 
     Args:
         optimise: ``speed`` of the guest's code, or ``none`` to compile in less time.
-        parallel_compilation: Compile on all processors.
+        parallel_compilation: Whether to compile on all processors.
 
-    Raises: ValueError if an option has a value that is none of these.
+    Raises: ValueError if an option has another value.
     """
 
     name: ClassVar[str] = "wasmer"
     priority: ClassVar[int] = 100
     limits: ClassVar[str] = (
-        "modules that are not small are compiled in a process of their own, with limits of time and memory; "
+        "modules that are not small are compiled in a separate process, with limits of time and memory; "
         "memory and tables by their declared maximum; deadlines by signals"
     )
 
@@ -70,7 +70,7 @@ class WasmerEngine:
             raise InvalidModule(str(error)) from None
 
     def deserialise(self, compiled: bytes) -> WasmerModule:
-        """Load what `WasmerModule.serialise` of the same `fingerprint` gave. Raises: InvalidModule."""
+        """Load the result of `WasmerModule.serialise` of the same `fingerprint`. Raises: InvalidModule."""
         code = without_identity(self, compiled)
         try:
             return WasmerModule(_native.deserialise(code), identity(self))
@@ -79,7 +79,10 @@ class WasmerEngine:
 
 
 def _processor_features() -> str:
-    """What decides which instructions compiled code may hold, as far as one can ask: Wasmer checks it again."""
+    """The features of the processor, which determine the instructions in compiled code.
+
+    The system may report them incompletely; Wasmer checks them again when it loads code.
+    """
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
             return next((line for line in lines if line.startswith(("flags", "Features"))), "")

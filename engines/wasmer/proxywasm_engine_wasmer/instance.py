@@ -16,7 +16,7 @@ __all__ = ["WasmerInstance", "WasmerMemory"]
 
 
 class WasmerMemory:
-    """Linear memory as a view of its bytes where they are. Room for all that it can grow to is reserved around it."""
+    """A view of linear memory, which never moves: address space up to its maximum is reserved."""
 
     __slots__ = ("_native", "_size", "native_range", "view")
 
@@ -28,14 +28,14 @@ class WasmerMemory:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Make `view` show the whole of the memory. Returns whether it had grown."""
+        """Extend `view` to the whole memory. Returns whether the memory has grown."""
         if self._size() == len(self.view):
             return False
         self.view = self._native.view()
         return True
 
     def release(self) -> None:
-        """Let go of the bytes: `view` becomes empty, and a view taken before raises ``ValueError`` when used."""
+        """Release the bytes: `view` becomes empty, and earlier views raise ``ValueError`` when used."""
         view, self.view, self._size = self.view, memoryview(bytearray()), int
         view.release()
 
@@ -54,7 +54,7 @@ class WasmerInstance:
         self.memory: Memory | None = self._memory
 
     def start(self, bind: Callable[[Instance], None] | None) -> None:
-        """Run the start function, and call `bind` when memory can be used."""
+        """Run the start function. `bind` is called when memory is usable."""
         try:
             self._native.start(lambda: bind(self) if bind is not None else None)
         except BaseException:
@@ -62,7 +62,7 @@ class WasmerInstance:
             raise
 
     def function(self, name: str) -> Callable[..., Any] | None:
-        """The exported function `name`, or ``None``. Raises: TypeError if it has values that are no numbers."""
+        """The exported function `name`, or ``None``. Raises: TypeError if its type has values other than numbers."""
         call = self._functions.get(name)
         if call is None and name in self._module.function_exports:
             self._module.refuse_other_types(name)
@@ -70,7 +70,7 @@ class WasmerInstance:
         return call
 
     def close(self) -> None:
-        """Free all; from inside a host function: as soon as the guest has returned, and calls are refused at once.
+        """Free everything. Inside a host function, refuse further calls and free the rest when the guest has returned.
 
         Raises: RuntimeError if another thread is inside.
         """

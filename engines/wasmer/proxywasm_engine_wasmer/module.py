@@ -48,7 +48,7 @@ class WasmerModule:
         if limits.memory is not None and self._initial_memory > limits.memory:
             raise Trap(
                 TrapKind.MEMORY_LIMIT,
-                f"the module begins with {self._initial_memory} bytes of memory, the limit is {limits.memory}",
+                f"the module begins with {self._initial_memory} bytes of memory, but the limit is {limits.memory}",
             )
         handlers = [function.call for function in functions]
         try:
@@ -62,7 +62,7 @@ class WasmerModule:
         return instance
 
     def serialise(self) -> bytes:
-        """The compiled code, for `WasmerEngine.deserialise` of the same fingerprint."""
+        """The compiled code, for `WasmerEngine.deserialise` with the same fingerprint."""
         return self._identity + self._native.serialise()
 
     def refuse_other_types(self, name: str) -> None:

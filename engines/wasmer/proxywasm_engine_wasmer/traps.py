@@ -1,4 +1,4 @@
-"""Wasmer's traps in the words of the engine protocol."""
+"""Converts Wasmer's traps to those of the engine protocol."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ _KINDS = {
     7: TrapKind.DIVIDE_BY_ZERO,
     8: TrapKind.BAD_CONVERSION,
     9: TrapKind.UNREACHABLE,
-    10: TrapKind.OUT_OF_BOUNDS,  # a misaligned atomic access, too
+    10: TrapKind.OUT_OF_BOUNDS,  # a misaligned atomic access too
     14: TrapKind.DEADLINE,
 }
 """By the numbers of Wasmer's ``TrapCode``."""
 
 
 def trap_maker(module: str, deadline: float | None) -> Callable[[int | None, str, list[tuple[str, int]]], Trap]:
-    """What makes an exception of code, message and frames, for a guest of `module` with this deadline."""
+    """Make a function that turns code, message and frames into a trap.
+
+    `module` is the name of the guest's module, and `deadline` the guest's deadline in seconds.
+    """
 
     def make(code: int | None, message: str, frames: list[tuple[str, int]]) -> Trap:
         kind = TrapKind.OTHER if code is None else _KINDS.get(code, TrapKind.OTHER)

@@ -1,12 +1,13 @@
-//! What Wasmer's compiled code calls for some instructions, with what is missing there.
+//! The functions that Wasmer's compiled code calls for some instructions, with additional checks.
 //!
-//! Bulk operations on memories and tables, and their growth, may take long. A signal of the watchdog does nothing while
-//! one of them runs, and a guest that did nothing else would hardly ever be met outside of one. So they look afterwards
-//! whether there was a signal; and what is quick, but takes longer than the code around it, looks whether it is late.
+//! Bulk operations on memories and tables, and their growth, may take long. A signal of the watchdog has no effect
+//! while one of them runs, and a guest that does nothing else is almost never outside of one. So these functions check
+//! afterwards whether a signal arrived; and quick functions that take longer than the code around them check whether
+//! the call is late.
 //!
-//! All that raises a trap or throws does so on the guest's stack, and takes locks meanwhile (of the unwinder, of the
-//! allocator). If that stack ended then, those would stay locked for ever, and Wasmer would not know any more on which
-//! stack it is. So there has to be room for whatever a guest can call.
+//! Functions that raise a trap or throw do so on the guest's stack, and meanwhile hold locks of the unwinder and the
+//! allocator. If the stack overflowed then, the locks would remain taken for ever, and Wasmer would lose track of the
+//! current stack. So each function first checks that enough of the stack is left.
 
 use std::error::Error;
 use std::fmt;
@@ -24,12 +25,13 @@ use wasmer_vm::{Trap, VMContext, on_host_stack, raise_lib_trap, raise_user_trap}
 use crate::reentrancy::{catch_up, is_late, note_exception, release_gil_of_guest};
 use crate::stack::{give_up, is_short};
 
-/// Bytes or elements, from which on it is worth to look: as much time as the code around it takes, at least.
+/// Bytes or elements from which on a check for a signal is worthwhile, because the operation takes at least as long as
+/// the code around it.
 const LONG: u32 = 256;
-/// From which on others may run Python meanwhile.
+/// Bytes or elements from which on other threads may run Python meanwhile.
 const VERY_LONG: u32 = 1 << 20;
 
-/// Have the instance with this context use what is here.
+/// Make the instance with this context use the functions of this module.
 pub unsafe fn replace(context: *mut VMContext, offsets: &VMOffsets) {
     let ours = [
         (Index::get_memory_copy_index(), memory_copy as *const () as usize),
@@ -55,14 +57,14 @@ pub unsafe fn replace(context: *mut VMContext, offsets: &VMOffsets) {
         (Index::get_func_ref_index(), func_ref as *const () as usize),
     ];
     for (index, function) in ours {
-        // SAFETY: this is where the context has the address of this function.
+        // SAFETY: the context has the address of the function at this offset.
         unsafe {
             context.cast::<u8>().add(offsets.vmctx_builtin_function(index) as usize).cast::<usize>().write(function)
         }
     }
 }
 
-/// End the guest's call if there is little room on its stack. Not even a trap is raised there.
+/// End the guest's call if little of its stack is left: too little even to raise a trap.
 #[inline]
 unsafe fn make_sure_of_room() {
     if is_short() {
@@ -81,7 +83,7 @@ unsafe fn run(size: u32, operation: impl FnOnce()) {
     if size >= LONG { unsafe { look() } } else { unsafe { look_if_late() } }
 }
 
-/// End the guest's call if it is late.
+/// End the guest's call if its deadline has passed.
 #[inline]
 unsafe fn look_if_late() {
     if is_late() {
@@ -89,7 +91,7 @@ unsafe fn look_if_late() {
     }
 }
 
-/// See whether there was a signal meanwhile.
+/// Do what a signal that arrived meanwhile would have done.
 unsafe fn look() {
     if let Some(trap) = on_host_stack(|| catch_up().then(|| Trap::lib(TrapCode::HostInterrupt))) {
         unsafe { raise_lib_trap(trap) }
@@ -112,7 +114,7 @@ unsafe extern "C" fn table_copy(context: *mut VMContext, into: u32, from: u32, t
     unsafe { run(size, || wasmer_vm_table_copy(context, into, from, to, source, size)) }
 }
 
-// An element of a table has a private type, a union of one word.
+// The type of a table's element is private: a union of one word.
 
 unsafe extern "C" fn table_fill(context: *mut VMContext, table: u32, to: u32, item: u64, size: u32) {
     type Fill = unsafe extern "C" fn(*mut VMContext, u32, u32, u64, u32);
@@ -205,7 +207,7 @@ unsafe extern "C" fn func_ref(context: *mut VMContext, function: u32) -> u64 {
     }
 }
 
-/// What `unreachable` calls.
+/// The instruction `unreachable` calls this.
 unsafe extern "C" fn raise_trap(code: TrapCode) -> ! {
     unsafe {
         make_sure_of_room();
@@ -236,7 +238,7 @@ unsafe extern "C" fn table_init(context: *mut VMContext, table: u32, elements: u
     unsafe { run(size, || wasmer_vm_table_init(context, table, elements, to, source, size)) }
 }
 
-/// What a guest may not do.
+/// The error of an operation that guests may not perform.
 #[derive(Debug)]
 struct Refused(&'static str);
 
@@ -263,6 +265,6 @@ unsafe extern "C" fn notify(context: *mut VMContext, memory: u32, at: u32, count
 unsafe extern "C" fn wait() -> u32 {
     unsafe {
         make_sure_of_room();
-        refuse("the guest waits for another thread, which it does not have") // nothing could end that
+        refuse("the guest waits for another thread, which it does not have") // nothing could end this wait
     }
 }

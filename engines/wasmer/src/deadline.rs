@@ -1,13 +1,13 @@
-//! Guests that take long: a thread looks at them every few milliseconds, and sends a signal to theirs.
+//! Interrupts guests that run long: a watchdog thread checks them every few milliseconds, and signals their threads.
 //!
-//! If the signal finds a thread in guest code, its handler lets go of the GIL, or ends the call with a trap if it is
-//! late. If not, it does nothing and is sent again; and a host function that returns late ends the call. Code without
-//! a deadline is the same code, so nothing is compiled twice, and no loop looks at a counter.
+//! If the signal interrupts guest code, its handler releases the GIL, or ends the call with a trap if the deadline has
+//! passed. Otherwise it does nothing and is sent again; and a host function that returns late ends the call. Guests
+//! with and without a deadline run the same code, so nothing is compiled twice, and no loop checks a counter.
 //!
-//! A call says no more than that it has begun, which costs next to nothing. How long it has been under way is counted
-//! from when the watchdog sees it for the first time: up to one tick later than it began.
+//! A call only records that it has begun, which takes almost no time. Its duration is counted from when the watchdog
+//! sees it for the first time, up to one tick later.
 //!
-//! The signal is SIGURG, since nobody minds one more of it: it is ignored by default, and seldom used.
+//! The signal is SIGURG, which is harmless to other code: it is ignored by default, and rarely used.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -28,21 +28,21 @@ use crate::stack::Seat;
 use crate::switch::Registers;
 
 const TICK: Duration = Duration::from_millis(5);
-/// Between two signals to a call that is too late. Most of a loop's time may be Wasmer's own (growing memory by nothing),
-/// so that few of them find guest code.
+/// Time between two signals to a late call. A loop may spend most of its time in Wasmer's functions (growing memory by
+/// zero pages), so that few signals interrupt guest code.
 const HASTE: Duration = Duration::from_micros(20);
 const QUIET_TICKS: u32 = 200;
 
-/// What the watchdog has to know of one instance.
+/// The state of one instance that the watchdog uses.
 pub struct Watch {
     limit: Option<Duration>,
     code: Range<usize>,
-    /// Counts outermost calls: one more when one begins, and when it ends. So while one is under way, it is odd.
+    /// Incremented when an outermost call begins, and when it ends. So it is odd during a call.
     turn: AtomicU64,
-    /// The call that is too late, and that for which a signal was sent.
+    /// The `turn` of the last late call, and of the last call that was signalled.
     late: AtomicU64,
     asked: AtomicU64,
-    /// The kernel's number of the thread that is inside.
+    /// The kernel's ID of the thread inside.
     thread: AtomicI32,
     /// Whether a host function runs.
     resting: AtomicBool,
@@ -52,7 +52,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A watch over code that lies at `code`, with a deadline for each outermost call if one is given.
+    /// A watch for a guest with code in the range `code`. `seconds` is the deadline of each outermost call, if any.
     pub fn new(seconds: Option<f64>, code: Range<usize>) -> Arc<Self> {
         let longest = Duration::from_secs(u32::MAX.into());
         Arc::new(Self {
@@ -68,7 +68,7 @@ impl Watch {
         })
     }
 
-    /// An outermost call begins in this thread.
+    /// Record the beginning of an outermost call in the thread with this ID.
     #[inline]
     pub fn enter(self: &Arc<Self>, thread: c_int) {
         self.be_known(thread);
@@ -77,7 +77,7 @@ impl Watch {
         Watchdog::get().wake();
     }
 
-    /// One goes on in a child process, in this thread.
+    /// Continue an outermost call in a child process, in the thread with this ID.
     pub fn go_on(self: &Arc<Self>, thread: c_int) {
         self.be_known(thread);
         Watchdog::get().wake();
@@ -99,13 +99,13 @@ impl Watch {
         watchdog.watch(self);
     }
 
-    /// It ends.
+    /// Record the end of an outermost call.
     #[inline]
     pub fn leave(&self) {
         self.turn.store(self.turn.load(Relaxed).wrapping_add(1), Release);
     }
 
-    /// Note whether a host function runs. It is let alone: a signal would interrupt what it waits for.
+    /// Record whether a host function runs. It gets no signals, because they would interrupt its system calls.
     #[inline]
     pub fn rest(&self, resting: bool) {
         self.resting.store(resting, Relaxed);
@@ -121,19 +121,19 @@ impl Watch {
         self.away.store(away, Relaxed);
     }
 
-    /// Whether the call that is under way takes too long. To be asked during a call, or before the next one.
+    /// Whether the deadline of the active call has passed. Must be called during the call, or before the next one.
     #[inline]
     pub fn is_late(&self) -> bool {
         self.is_of_now(&self.late)
     }
 
-    /// Whether a signal was sent during the call that is under way.
+    /// Whether a signal was sent during the active call.
     #[inline]
     pub fn is_asked(&self) -> bool {
         self.is_of_now(&self.asked)
     }
 
-    /// Where the guest's code lies.
+    /// The range of the guest's code.
     pub fn code(&self) -> &Range<usize> {
         &self.code
     }
@@ -145,7 +145,7 @@ impl Watch {
     }
 }
 
-/// A watch, and what the watchdog saw when it looked at it before: which call, and since when.
+/// A watch, and the call that the watchdog found there at its last check, with the time when it first saw the call.
 struct Seen {
     watch: Weak<Watch>,
     turn: u64,
@@ -153,7 +153,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Send the signal if it is time to. Returns whether a call is under way, or nothing if the watch is gone.
+    /// Send the signal if it is due. Returns whether a call is active, or `None` if the watch is gone.
     fn check(&mut self, now: Instant) -> Option<bool> {
         let watch = self.watch.upgrade()?;
         let turn = watch.turn.load(Acquire);
@@ -183,7 +183,7 @@ impl Seen {
     }
 }
 
-/// A thread that checks all watches, and ends itself when none was needed for a while.
+/// A thread that checks all watches, and ends after some time without a call.
 struct Watchdog {
     watches: Mutex<Vec<Seen>>,
     awake: AtomicBool,
@@ -193,12 +193,12 @@ static WATCHDOG: AtomicPtr<Watchdog> = AtomicPtr::new(null_mut());
 
 impl Watchdog {
     fn get() -> &'static Self {
-        // SAFETY: once made it stays, for the thread may outlive everything else.
+        // SAFETY: it is never freed, because the thread may outlive everything else.
         match unsafe { WATCHDOG.load(Acquire).as_ref() } {
             Some(watchdog) => watchdog,
             None => {
                 let new = Box::into_raw(Box::new(Self { watches: Mutex::default(), awake: AtomicBool::new(false) }));
-                WATCHDOG.store(new, Release); // by one thread: the GIL is held
+                WATCHDOG.store(new, Release); // only one thread at a time: the GIL is held
                 unsafe { &*new }
             }
         }
@@ -221,8 +221,8 @@ impl Watchdog {
         if self.awake.swap(true, SeqCst) {
             return;
         }
-        signals::be_suspicious(); // nobody has looked for a while
-        // A thread inherits what it blocks. Python's signals are for other threads.
+        signals::be_suspicious(); // there was no check for some time
+        // The new thread inherits blocked signals. Python's signals are for other threads.
         let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
         unsafe {
             libc::sigfillset(all.as_mut_ptr());
@@ -245,7 +245,7 @@ impl Watchdog {
             quiet = if inside { 0 } else { quiet + 1 };
             if quiet > QUIET_TICKS {
                 self.awake.store(false, SeqCst);
-                // Who entered before that saw us awake, and relies on us. What it wrote is to be seen by then.
+                // A call that began before saw `awake`, and needs this thread. After a tick, its writes are visible.
                 thread::sleep(TICK);
                 if !self.check().0 || self.awake.swap(true, SeqCst) {
                     return;
@@ -255,7 +255,7 @@ impl Watchdog {
         }
     }
 
-    /// Check all watches. Returns whether a call is under way, and whether one is too late and in guest code, perhaps.
+    /// Check all watches. Returns whether a call is active, and whether a late call may be in guest code.
     fn check(&self) -> (bool, bool) {
         signals::check();
         let now = Instant::now();
@@ -270,17 +270,17 @@ impl Watchdog {
     }
 }
 
-/// To be called in a child process: the thread has not come along, nor whoever held its lock.
+/// Reset the state in a child process, which has neither the watchdog nor the holder of its lock.
 #[pyfunction]
 pub fn after_fork() {
     WATCHDOG.store(null_mut(), Release);
     Seat::after_fork();
 }
 
-/// What comes with our signals, so that they are known from others of the same number: the address of this.
+/// Its address is the value of our signals, which distinguishes them from others with the same number.
 static MARK: u8 = 0;
 
-/// The `siginfo_t` of a signal that comes with a value.
+/// The `siginfo_t` of a signal with a value.
 #[repr(C)]
 struct Message {
     signal: c_int,
@@ -294,7 +294,7 @@ struct Message {
 
 const _: () = assert!(size_of::<Message>() == size_of::<siginfo_t>());
 
-/// Send the signal. If the thread is gone, or in no guest any more, that is for nothing.
+/// Send the signal. It has no effect if the thread is gone, or not in a guest any more.
 fn send(thread: c_int) {
     unsafe {
         let (process, user) = (libc::getpid(), libc::getuid() as c_int);
@@ -317,12 +317,13 @@ unsafe fn is_ours(info: *const siginfo_t) -> bool {
 
 struct Before(UnsafeCell<MaybeUninit<sigaction>>);
 
-// SAFETY: written before the handler that reads it is there, and after that by one thread, when someone replaced it.
+// SAFETY: written before the handler that reads it is installed, and later by one thread, after the handler was
+// replaced.
 unsafe impl Sync for Before {}
 
 static BEFORE: Before = Before(UnsafeCell::new(MaybeUninit::uninit()));
 
-/// See to it that the signal comes to us first: who installed a handler since then gets what is not ours.
+/// Put our handler in front. A handler that was installed meanwhile gets the signals that are not ours.
 fn listen() {
     unsafe {
         let mut current = MaybeUninit::uninit();
@@ -351,10 +352,10 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
     }
 }
 
-/// Whether the thread with these registers is in guest code, where a trap may be made of it.
+/// Whether the thread with these registers is in guest code, where the signal may become a trap.
 ///
-/// In front of a `ret` there is no telling who called the function: unwinding would miss the caller. So it is done
-/// already, which is what would happen next anyway.
+/// Before a `ret`, unwinding would miss the caller of the function. So this function performs the `ret`, the next
+/// instruction.
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn find_guest(code: &Range<usize>, registers: &Registers) -> bool {
     const RET: u8 = 0xc3;

@@ -1,8 +1,8 @@
-//! Exceptions of WebAssembly, which Wasmer keeps as long as their instance, each with a backtrace.
+//! Frees exceptions of WebAssembly, which Wasmer keeps as long as their instance, each with a backtrace.
 //!
-//! A guest that throws now and then would need more and more memory, and one that does little else all of it, whatever
-//! the limit to its own. So they are let go of before the next outermost call, which is after the last of them has been
-//! handled, if there is no place in the module where a reference to one could be; and until then there may be so many.
+//! Guests that throw would use more and more memory of the host, outside of the guest's limit. So exceptions are freed
+//! before the next outermost call, when the last of them has been handled, unless the module has a place that can hold
+//! a reference to one. Until then, their number is limited.
 
 use std::cell::Cell;
 use std::ptr::null_mut;
@@ -10,9 +10,9 @@ use std::ptr::null_mut;
 use wasmer_types::{ModuleInfo, Type};
 use wasmer_vm::{StoreObject, StoreObjects, VMExceptionObj};
 
-/// How many frames all backtraces may have: some hundred megabytes.
+/// How many frames all backtraces may have: some hundreds of megabytes.
 const MAX_FRAMES: usize = 1 << 20;
-/// What an exception counts for beside its frames.
+/// How many frames an exception counts as, in addition to those of its backtrace.
 const ITSELF: usize = 8;
 
 /// The exceptions of one instance.
@@ -24,7 +24,7 @@ pub struct Exceptions {
 }
 
 impl Exceptions {
-    /// To be called before anything is thrown. `objects` has to live as long as anything can be.
+    /// Must be called before anything is thrown. `objects` must exist as long as guest code may run.
     pub fn prepare(&self, objects: *mut StoreObjects, module: &ModuleInfo) {
         let tables = module.tables.values().map(|table| table.ty);
         let kept = tables.chain(module.globals.values().map(|global| global.ty)).any(|kind| kind == Type::ExceptionRef);
@@ -32,17 +32,17 @@ impl Exceptions {
         self.can_forget.set(!kept);
     }
 
-    /// Note the last one. Returns whether it may be.
+    /// Count the last exception. Returns whether it is within the limit.
     pub fn note(&self) -> bool {
         let objects = self.objects.get().unwrap_or(null_mut());
-        // SAFETY: guest code runs, so they are there, and nobody changes them now.
+        // SAFETY: guest code runs, so the objects exist, and nothing changes them now.
         let last = unsafe { objects.as_ref() }.and_then(|objects| VMExceptionObj::list(objects).last());
         let frames = last.map_or(0, |exception| exception.backtrace().frames().len());
         self.frames.set(self.frames.get() + frames + ITSELF);
         self.frames.get() <= MAX_FRAMES
     }
 
-    /// Let go of all, if there are any. To be called while nobody is inside.
+    /// Free all exceptions. Must be called while no thread is inside.
     #[inline]
     pub fn forget(&self) {
         if self.frames.get() != 0 && self.can_forget.get() {
@@ -54,7 +54,7 @@ impl Exceptions {
     fn clear(&self) {
         self.frames.set(0);
         if let Some(objects) = self.objects.get() {
-            // SAFETY: the instance is about to be called, so they are there, and nobody else has them.
+            // SAFETY: the instance is about to be called, so the objects exist, and nothing else refers to them.
             VMExceptionObj::list_mut(unsafe { &mut *objects }).clear();
         }
     }

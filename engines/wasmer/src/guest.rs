@@ -1,4 +1,4 @@
-//! Guest functions as Python callables, and as functions in C. All that a call needs is resolved beforehand.
+//! Guest functions as Python callables and as C functions. Everything that a call needs is resolved in advance.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::{MaybeUninit, offset_of};
@@ -26,7 +26,7 @@ struct GuestFunction {
 }
 
 impl GuestFunction {
-    /// Room for the values of a call.
+    /// Call `run` with slots for the values of a call.
     #[inline]
     fn with_slots<T>(&self, given: usize, run: impl FnOnce(*mut RawValue) -> PyResult<T>) -> PyResult<T> {
         let wanted = self.params.len();
@@ -40,7 +40,7 @@ impl GuestFunction {
         }
     }
 
-    /// Call it with what is in `slots`. What it returns is in the first one.
+    /// Call the guest with arguments in `slots`. The first slot receives the result.
     #[inline]
     unsafe fn run(&self, slots: *mut RawValue) -> PyResult<()> {
         let state = unsafe { &*self.state };
@@ -95,16 +95,16 @@ fn wrong_number(wanted: usize, given: usize) -> PyErr {
     PyTypeError::new_err(format!("the guest's function takes {wanted} arguments, {given} were given"))
 }
 
-// -- The type, with what PyO3's classes do not have: a call without a tuple of arguments ------------------------------
+// -- The type, with a feature that PyO3's classes do not have: a call without a tuple of arguments -------------------
 
-/// `Proxywasm_callback` of `proxywasm_host.h`: the way into a guest function that leaves Python out.
+/// `Proxywasm_callback` of `proxywasm_host.h`: calls a guest function without Python.
 #[repr(C)]
 struct NativeCall {
     function: unsafe extern "C" fn(*mut c_void, *mut u64, usize) -> c_int,
     itself: *mut c_void,
 }
 
-/// The name of a capsule with one: `PROXYWASM_CALLBACK`.
+/// The name of its capsule: `PROXYWASM_CALLBACK`.
 const CALLBACK: &CStr = c"proxywasm_host.callback.1";
 
 #[repr(C)]
@@ -130,7 +130,7 @@ pub fn guest_function<'py>(instance: &Bound<'py, Instance>, function: &VMFunctio
     };
     let py = instance.py();
     let kind = kind(py)?;
-    // SAFETY: nothing is done with the object before it is whole.
+    // SAFETY: the object is not used before it is complete.
     unsafe {
         let guest = ffi::PyType_GenericAlloc(kind.as_ptr().cast(), 0);
         if guest.is_null() {
@@ -184,7 +184,7 @@ unsafe fn function<'a>(guest: *mut PyObject) -> &'a GuestFunction {
     unsafe { &(*guest.cast::<Guest>()).function }
 }
 
-/// Call it, and keep it until that has ended: what it calls may be the end of whoever had it.
+/// Call the function with a reference to it, because the call may drop all others.
 #[inline]
 unsafe fn held<T>(guest: *mut PyObject, call: impl FnOnce(&GuestFunction) -> T) -> T {
     unsafe {
@@ -262,7 +262,7 @@ unsafe extern "C" fn free(guest: *mut PyObject) {
         ffi::PyObject_GC_UnTrack(guest.cast());
         let GuestFunction { instance, params, .. } = (&raw const (*guest.cast::<Guest>()).function).read();
         drop(params);
-        ffi::Py_DecRef(instance.into_ptr()); // PyO3 would put it off, not knowing that the GIL is held
+        ffi::Py_DecRef(instance.into_ptr()); // PyO3 would defer it, because it does not know that the GIL is held
         let kind = ffi::Py_TYPE(guest);
         ffi::PyObject_GC_Del(guest.cast());
         ffi::Py_DecRef(kind.cast());

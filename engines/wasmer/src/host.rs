@@ -21,7 +21,7 @@ use crate::stack::{RAISED, RETURNED, TRAPPED};
 use crate::switch::{Frame, call_host, call_host_directly};
 use crate::values::{FEW, ROOM, STRIDE, Vectorcall, is_whole, read, write};
 
-/// `Proxywasm_hostcall` of `proxywasm_host.h`: the way into a host function that leaves Python out.
+/// `Proxywasm_hostcall` of `proxywasm_host.h`: calls a host function without Python.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct NativeEntry {
@@ -29,18 +29,18 @@ pub struct NativeEntry {
     itself: *mut c_void,
 }
 
-/// The name of a capsule with one: `PROXYWASM_HOSTCALL`. One of another version is left alone.
+/// The name of its capsule: `PROXYWASM_HOSTCALL`. Other versions are ignored.
 const HOSTCALL: &CStr = c"proxywasm_host.hostcall.1";
 
 impl NativeEntry {
-    /// What `handler` offers, if it does and `signature` allows it.
+    /// The native entry of `handler`, if it has one and `signature` allows it.
     pub fn of(handler: &Bound<'_, PyAny>, signature: &FunctionType) -> PyResult<Option<Self>> {
         let fits = signature.params().iter().copied().all(is_whole);
         if !fits || !matches!(signature.results(), [] | [Type::I32]) {
             return Ok(None);
         }
         let Some(offered) = handler.getattr_opt("native_entry")? else { return Ok(None) };
-        // SAFETY: a capsule of this name points at one, as long as `handler` lives.
+        // SAFETY: a capsule of this name points to one, as long as `handler` exists.
         unsafe {
             if ffi::PyCapsule_IsValid(offered.as_ptr(), HOSTCALL.as_ptr()) == 0 {
                 return Ok(None);
@@ -50,10 +50,10 @@ impl NativeEntry {
     }
 }
 
-/// A Python callable that a guest imports. What it points to belongs to the instance.
+/// A Python callable that a guest imports. The instance owns everything that it points to.
 #[repr(C)]
 pub struct Host {
-    /// Where the state has the frame of the guest's call, for `call_host`.
+    /// The cell in the state with the frame of the guest's call, for `call_host`.
     frame: *const Cell<*const Frame>,
     handler: *mut PyObject,
     vectorcall: Option<Vectorcall>,
@@ -63,8 +63,8 @@ pub struct Host {
     result: Option<Type>,
 }
 
-/// A host function returned too late. The guest's frames, which Wasmer does not find: it cannot see through what calls
-/// us.
+/// The error of a host function that returned after the deadline, with the guest's frames: Wasmer cannot find them,
+/// because it cannot unwind the caller of this code.
 #[derive(Debug)]
 pub struct Late(pub Vec<FrameInfo>);
 
@@ -76,17 +76,18 @@ impl fmt::Display for Late {
 
 impl Error for Late {}
 
-/// How Python's own code calls, without a tuple. Part of the stable ABI since CPython 3.12; 3.10 does not have it.
+/// `PyObject_Vectorcall`, which calls without a tuple. It belongs to the stable ABI since CPython 3.12, so older
+/// versions may not have it.
 fn vectorcall() -> Option<Vectorcall> {
     static FOUND: LazyLock<Option<Vectorcall>> = LazyLock::new(|| unsafe {
         let function = libc::dlsym(libc::RTLD_DEFAULT, c"PyObject_Vectorcall".as_ptr());
-        // SAFETY: that is its type.
+        // SAFETY: this is its type.
         (!function.is_null()).then(|| std::mem::transmute::<*mut c_void, Vectorcall>(function))
     });
     *FOUND
 }
 
-/// A host function of the type `signature` that calls `handler`. Both pointers have to outlive `objects`.
+/// A host function of the type `signature` that calls `handler`. Both pointers must outlive `objects`.
 pub fn host_function(
     objects: &mut StoreObjects,
     signature: &FunctionType,
@@ -100,7 +101,7 @@ pub fn host_function(
     let host = Host { frame, handler, vectorcall: vectorcall(), entry, state, params, result };
     let host = Box::new(VMDynamicFunctionContext { address: call_host as *const VMFunctionBody, ctx: host });
     let place = VMCallerCheckedAnyfunc {
-        func_ptr: null(), // resolving the imports sets it
+        func_ptr: null(), // set when the imports are resolved
         type_signature_hash: hash,
         vmctx: VMFunctionContext { host_env: &raw const *host as *mut c_void },
         call_trampoline: call_host_directly,
@@ -114,7 +115,7 @@ pub fn host_function(
     VMExtern::Function(InternalStoreHandle::new(objects, function))
 }
 
-/// What `call_host` calls. Returns how the guest's call ends if it is to end.
+/// Called by `call_host`. Returns how the guest's call ends, or `RETURNED` if it continues.
 pub unsafe extern "C" fn answer(
     host: *const VMDynamicFunctionContext<Host>,
     slots: *mut RawValue,
@@ -134,18 +135,18 @@ pub unsafe extern "C" fn answer(
     }
 }
 
-/// How each function of a guest begins its frame.
+/// The beginning of the stack frame of each guest function.
 #[repr(C)]
 pub struct StackFrame {
     caller: *const Self,
     return_to: usize,
 }
 
-/// The frames of the guest whose trampoline has the stack frame `frame`.
+/// The frames of the guest, starting from the stack frame `frame` of its trampoline.
 unsafe fn trace(mut frame: *const StackFrame) -> Vec<FrameInfo> {
     let mut frames = Vec::new();
     let Ok(known) = FRAME_INFO.read() else { return frames };
-    // The chain is sound as long as it leads from guest code to guest code.
+    // The chain is valid as long as it leads from guest code to guest code.
     while let Some(stack_frame) = unsafe { frame.as_ref() }
         && let Some(info) = known.lookup_frame_info(stack_frame.return_to - 1)
     {
@@ -185,7 +186,7 @@ impl Host {
 
     unsafe fn call_with_few(&self, vectorcall: Vectorcall, slots: *mut RawValue) -> *mut PyObject {
         unsafe {
-            let (mut arguments, count) = ([null_mut(); 1 + FEW], self.params.len()); // the first is the callee's to use
+            let (mut arguments, count) = ([null_mut(); 1 + FEW], self.params.len()); // the callee may use the first
             for (index, &kind) in self.params.iter().enumerate() {
                 arguments[1 + index] = read(slots.add(index), kind);
             }

@@ -28,7 +28,7 @@ use crate::switch::Function;
 /// `PyBUF_WRITE`.
 const WRITABLE: std::ffi::c_int = 0x200;
 
-/// What belongs to a guest. The order is that in which it is freed.
+/// The objects of a guest, in the order in which they are freed.
 struct Store {
     objects: Box<StoreObjects>,
     instance: VMInstance,
@@ -45,18 +45,18 @@ pub struct Instance {
     module: Py<Module>,
 }
 
-// SAFETY: the GIL is held whenever anything in here is touched, or it is done by the one thread that is inside.
+// SAFETY: fields are accessed with the GIL held, or by the only thread inside.
 unsafe impl Send for Instance {}
 unsafe impl Sync for Instance {}
 
 #[pymethods]
 impl Instance {
-    /// Run the module's start function. `ready` is called once, when the guest's memory can be used.
+    /// Run the module's start function. `ready` is called once, when the guest's memory is usable.
     fn start(&self, py: Python<'_>, ready: Py<PyAny>) -> PyResult<()> {
         let Module { artifact, start, .. } = self.module.get();
         let store = unsafe { &mut *self.store()? };
         let nothing = VMConfig { wasm_stack_size: None };
-        // SAFETY: nobody has started it, and there is no start function that this knows of, see `Module`.
+        // SAFETY: the instance has not been started, and the artifact has no start function, see `Module`.
         match unsafe { artifact.finish_instantiation(&nothing, None, &mut store.instance) } {
             Err(InstantiationError::Start(trap)) => return Err(self.state.failure(py, &trap)),
             Err(error) => return Err(PyValueError::new_err(error.to_string())),
@@ -75,10 +75,10 @@ impl Instance {
         self.state.be_ready(py)
     }
 
-    /// The exported function `name` as a callable of numbers. Raises KeyError if there is none.
+    /// The exported function `name` as a callable of numbers. Raises KeyError if it does not exist.
     fn function<'py>(slf: &Bound<'py, Self>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         let store = slf.get().store()?;
-        // SAFETY: nothing else looks into the store now, and a function found in it stays.
+        // SAFETY: nothing else accesses the store now, and a function found in it stays.
         let store = unsafe { &mut *store };
         match store.instance.lookup(name) {
             Some(VMExtern::Function(function)) => guest_function(slf, function.get(&store.objects)),
@@ -86,8 +86,8 @@ impl Instance {
         }
     }
 
-    /// A new view of the exported memory named `memory`, not to be used after `close`, and what `range` says of it.
-    /// Raises RuntimeError if there is no such memory any more.
+    /// A new view of the exported memory named `memory`, not to be used after `close`. Updates the words of `range`.
+    /// Raises RuntimeError if the memory does not exist any more.
     fn view<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let memory = self.memory().ok_or_else(closed)?;
         self.range[0].store(memory.base as u64, Relaxed);
@@ -99,23 +99,23 @@ impl Instance {
         }
     }
 
-    /// The address of two words, which last as long as this object: where the bytes are that `view` has shown the last
-    /// time, and how many; 0 as soon as it is closed.
+    /// The address of two words, which exist as long as this object: the address and number of the bytes in the last
+    /// `view`. The number is 0 after `close`.
     fn range(&self) -> usize {
         (&raw const *self.range) as usize
     }
 
-    /// Size of that memory in bytes, 0 if there is none any more.
+    /// The size of this memory in bytes; 0 if it does not exist any more.
     fn size(&self) -> usize {
         self.memory().map_or(0, |memory| memory.current_length)
     }
 
-    /// Whether there is an exported memory named `memory`.
+    /// Whether the module exports a memory named `memory`.
     fn has_memory(&self) -> bool {
         self.memory.is_some()
     }
 
-    /// Free everything, or let the call that is under way do so when it ends.
+    /// Free everything, or let the active call do so when it ends.
     ///
     /// Raises RuntimeError if another thread is inside.
     fn close(&self) -> PyResult<()> {
@@ -187,11 +187,11 @@ impl Instance {
         &*self.state
     }
 
-    /// Free all but what tells that it is closed.
+    /// Free everything except the state that records that it is closed.
     pub fn free(&self) {
         self.range[1].store(0, Relaxed);
         Python::attach(|_| {
-            // SAFETY: nobody is inside. It is taken out first, since what is freed may call back.
+            // SAFETY: no thread is inside. The store is taken out first, because freed objects may call this again.
             drop(unsafe { (*self.store.get()).take() });
             drop(self.handlers.take());
             drop(self.state.ready.take());
@@ -204,12 +204,12 @@ impl Instance {
 
     fn memory(&self) -> Option<&VMMemoryDefinition> {
         self.store().ok()?;
-        // SAFETY: it lies in the store.
+        // SAFETY: the memory is in the store.
         self.memory.map(|memory| unsafe { memory.as_ref() })
     }
 }
 
-/// What memories and tables are made of, with a limit to memory.
+/// Makes memories and tables, with a limit for memories.
 struct Limited {
     base: BaseTunables,
     maximum: Option<Pages>,

@@ -1,8 +1,8 @@
-//! Wasmer as a Python extension: modules, instances and calls of plain numbers. What Python should see of it is made
-//! in the Python package around it; no ABI above WebAssembly is known here.
+//! Wasmer as a Python extension: modules, instances and calls with plain numbers. The Python package around it has the
+//! public interface; this crate does not depend on any ABI above WebAssembly.
 //!
-//! This stands on the crates beneath `wasmer`: their functions and memories are plain addresses, so that calls nest
-//! without a store that has to be borrowed, and cost a third.
+//! It uses the crates below `wasmer`. Their functions and memories are plain addresses, so calls nest without borrowing
+//! a store, and take a third of the time.
 
 mod builtins;
 mod deadline;

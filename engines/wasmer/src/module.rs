@@ -15,25 +15,25 @@ use wasmer_types::{ExternType, Type};
 
 use crate::instance::Instance;
 
-/// Differs where this file does, and so perhaps what `Module.serialise` gives.
+/// Changes when this file changes, because the result of `Module.serialise` may change too.
 pub const FINGERPRINT: u64 = fingerprint(include_bytes!("module.rs"));
 
 type Signature = (Vec<&'static str>, Vec<&'static str>);
 
-/// A module that Wasmer has compiled. It owns its engine, since an engine keeps all code that it ever compiled.
+/// A module that Wasmer has compiled. It owns its engine, because an engine keeps all code that it has compiled.
 #[pyclass(frozen, module = "proxywasm_engine_wasmer._native")]
 pub struct Module {
     pub artifact: Arc<Artifact>,
-    /// Where the code of the guest's functions lies.
+    /// The range of the code of the guest's functions.
     pub code: Range<usize>,
     pub engine: Engine,
-    /// The start function. Wasmer does not know of it, for it would call it in a way of its own.
+    /// The index of the start function. It is hidden from Wasmer, which would call it on another stack.
     pub start: Option<u32>,
 }
 
 #[pymethods]
 impl Module {
-    /// Module, name, kind and, of functions, type of each import.
+    /// Module, name, kind and (for functions) type of each import.
     fn imports(&self) -> Vec<(String, String, &'static str, Option<Signature>)> {
         let describe = |import: wasmer_types::ImportType| {
             let (kind, signature) = describe(import.ty());
@@ -42,7 +42,7 @@ impl Module {
         self.artifact.module_info().imports().map(describe).collect()
     }
 
-    /// Name, kind and, of functions, type of each export.
+    /// Name, kind and (for functions) type of each export.
     fn exports(&self) -> Vec<(String, &'static str, Option<Signature>)> {
         let describe = |export: wasmer_types::ExportType| {
             let (kind, signature) = describe(export.ty());
@@ -51,28 +51,28 @@ impl Module {
         self.artifact.module_info().exports().map(describe).collect()
     }
 
-    /// The module's own name, if it has one.
+    /// The name of the module, if it has one.
     fn name(&self) -> Option<&str> {
         self.artifact.module_info().name.as_deref()
     }
 
-    /// Bytes of linear memory that an instance has from its start.
+    /// Initial size of the linear memory in bytes.
     fn initial_memory(&self) -> u64 {
         let memories = self.artifact.module_info().memories.values();
         memories.map(|memory| memory.minimum.bytes().0 as u64).max().unwrap_or(0)
     }
 
-    /// The compiled code as bytes, behind the start function: its number, or all ones.
+    /// The compiled code as bytes, after the index of the start function, or all ones.
     fn serialise<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let start = self.start.map_or(u64::MAX, u64::from).to_le_bytes();
         let bytes = py.detach(|| self.artifact.serialize().map(|code| [&start, &code[..]].concat()));
         bytes.map(|bytes| PyBytes::new(py, &bytes)).map_err(|error| PyRuntimeError::new_err(error.to_string()))
     }
 
-    /// An instance whose start function has not run yet.
+    /// Make an instance, without running its start function.
     ///
-    /// `handlers` has a callable for each import. `failed` makes the exception for a trap, of its code, its message
-    /// and its frames (function, module, offset). Raises ValueError if there is no room for another memory.
+    /// `handlers` has a callable for each import. `failed` makes the exception for a trap: its arguments are code,
+    /// message and frames (function, offset). Raises ValueError if another memory cannot be reserved.
     #[pyo3(signature = (handlers, failed, memory=None, deadline=None))]
     fn instantiate<'py>(
         slf: &Bound<'py, Self>,
@@ -95,7 +95,7 @@ impl Module {
     }
 }
 
-/// Validate and compile. Raises ValueError.
+/// Validate and compile a module. Raises ValueError.
 #[pyfunction]
 pub fn compile(py: Python<'_>, bytecode: &[u8], optimise: bool, parallel: bool) -> PyResult<Module> {
     let threads =
@@ -103,7 +103,7 @@ pub fn compile(py: Python<'_>, bytecode: &[u8], optimise: bool, parallel: bool) 
     let work = || {
         let engine = engine(optimise, threads);
         engine.validate(bytecode).map_err(|error| error.to_string())?;
-        // Rayon's own pool would be of no use in a child process: its threads do not come along.
+        // Rayon's global pool does not work in a child process, which does not have its threads.
         let pool = ThreadPoolBuilder::new().num_threads(threads.get()).build().map_err(|error| error.to_string())?;
         let (bytecode, start) = without_start(bytecode.to_vec()).ok_or("the module ends within a section")?;
         let artifact = pool.install(|| engine.compile(&bytecode)).map_err(|error| error.to_string())?;
@@ -112,12 +112,12 @@ pub fn compile(py: Python<'_>, bytecode: &[u8], optimise: bool, parallel: bool) 
     py.detach(work).map_err(|error: String| PyValueError::new_err(error))
 }
 
-/// Load what `Module.serialise` gave. Raises ValueError.
+/// Load the result of `Module.serialise`. Raises ValueError.
 #[pyfunction]
 pub fn deserialise(py: Python<'_>, compiled: &[u8]) -> PyResult<Module> {
     let work = || {
         let engine = engine(true, NonZero::<usize>::MIN);
-        // SAFETY: that the bytes come from a source one trusts is what the caller promises; their layout is checked.
+        // SAFETY: the caller guarantees that the bytes come from a trusted source; their layout is checked.
         let (start, code) = compiled.split_first_chunk().ok_or("there is no compiled code")?;
         let artifact = unsafe { engine.deserialize(code.to_vec().into()) }.map_err(|error| error.to_string())?;
         Ok(Module::new(engine, artifact, u32::try_from(u64::from_le_bytes(*start)).ok()))
@@ -125,8 +125,8 @@ pub fn deserialise(py: Python<'_>, compiled: &[u8]) -> PyResult<Module> {
     py.detach(work).map_err(|error: String| PyValueError::new_err(error))
 }
 
-/// A valid module with a section of no meaning in place of that of its start function, which is returned beside it: so
-/// everything stays where it is.
+/// Replace the start section of a valid module with a custom section of the same size, so that all offsets stay the
+/// same. Returns the module and the index of its start function.
 fn without_start(mut bytecode: Vec<u8>) -> Option<(Vec<u8>, Option<u32>)> {
     const HEAD: usize = 8;
     const CUSTOM: u8 = 0;
@@ -137,14 +137,14 @@ fn without_start(mut bytecode: Vec<u8>) -> Option<(Vec<u8>, Option<u32>)> {
         if bytecode[at] == START {
             start = Some(number(&bytecode, content)?.0);
             bytecode[at] = CUSTOM;
-            *bytecode.get_mut(content)? = 0; // the length of its name
+            *bytecode.get_mut(content)? = 0; // the length of the section's name
         }
         at = content + size as usize;
     }
     Some((bytecode, start))
 }
 
-/// The number at `at`, seven bits in each byte, and where it ends.
+/// The LEB128 number at `at`, and the position after it.
 fn number(bytes: &[u8], mut at: usize) -> Option<(u32, usize)> {
     let (mut number, mut shift) = (0, 0);
     loop {
@@ -188,7 +188,7 @@ fn type_name(kind: Type) -> &'static str {
     }
 }
 
-/// FNV-1a.
+/// The FNV-1a hash of `source`.
 const fn fingerprint(source: &[u8]) -> u64 {
     let (mut number, mut at) = (0xcbf2_9ce4_8422_2325, 0);
     while at < source.len() {

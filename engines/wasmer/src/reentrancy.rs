@@ -1,8 +1,8 @@
-//! Who is inside of an instance, and whether the GIL is held meanwhile.
+//! Controls which thread is inside an instance, and whether it holds the GIL.
 //!
-//! A guest runs with the GIL held, for most calls last microseconds, and to let go of it at each crossing and take it
-//! again costs as much as the crossing. One that runs for longer than some milliseconds lets go of it when the watchdog
-//! asks for that (see `deadline`), until it next calls the host or returns.
+//! A guest runs with the GIL held: most calls last microseconds, and to release and retake the GIL at each crossing
+//! takes as long as the crossing. A guest that runs longer than some milliseconds releases it when the watchdog
+//! requests that (see `deadline`), until it next calls the host or returns.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
@@ -25,29 +25,30 @@ use crate::signals;
 use crate::stack::{self, Seat};
 use crate::switch::{Frame, Function, Registers};
 
-/// How many calls of one guest may be under way within each other. What is sensible is three or four.
+/// How deep calls of one guest may nest. Real filters need three or four levels.
 const MAX_NESTED: i32 = 64;
 
-/// What the crossings of one instance share.
+/// The state that all calls of one instance share.
 pub struct CallState {
-    /// 0: nobody is inside. n > 0: guest code runs, n calls deep. -n: a host function runs, called by the guest that
-    /// is n calls deep.
+    /// 0: no thread is inside. n > 0: guest code runs, n calls deep. -n: a host function runs, called by the guest at
+    /// depth n.
     depth: Cell<i32>,
-    /// The Python thread that is inside.
+    /// The Python thread inside.
     thread: Cell<*mut ffi::PyThreadState>,
     seat: Cell<*const Seat>,
     /// The innermost call of this guest.
     pub frame: Cell<*const Frame>,
     closed: Cell<bool>,
-    /// Whether a call has ended before one that it had led to. So it is never known to be left, and never freed.
+    /// Whether a call has ended before a call nested in it. Then the end of all calls is never known, and the instance
+    /// is never freed.
     broken: Cell<bool>,
-    /// What a host function raised, on its way out through the guest.
+    /// The exception of a host function, until the guest's call has ended.
     raised: RefCell<Option<PyErr>>,
-    /// The trap that the guest has met.
+    /// The trap that ended the guest's call.
     trapped: Cell<Option<Trap>>,
-    /// What the guest has thrown since the last outermost call began.
+    /// The exceptions that the guest has thrown since the last outermost call began.
     pub exceptions: Exceptions,
-    /// To be called when the guest's memory can be used.
+    /// Called when the guest's memory is usable.
     pub ready: RefCell<Option<Py<PyAny>>>,
     /// Makes the exception for a trap.
     pub failed: Py<PyAny>,
@@ -72,20 +73,20 @@ impl CallState {
         }
     }
 
-    /// Refuse all calls from now on. Returns whether nobody is inside.
+    /// Refuse further calls. Returns whether no call is active.
     pub fn close(&self) -> PyResult<bool> {
         self.refuse_others(unsafe { ffi::PyThreadState_Get() })?;
         self.closed.set(true);
         Ok(self.depth.get() == 0)
     }
 
-    /// Whether it is closed and nobody is inside.
+    /// Whether the instance is closed and no call is active.
     #[inline]
     pub fn is_left(&self) -> bool {
         self.closed.get() && self.depth.get() == 0
     }
 
-    /// Call a function of the guest with what is in `slots`. What it returns is in the first one.
+    /// Call a function of the guest with arguments in `slots`. The first slot receives the result.
     #[inline]
     pub unsafe fn call(&self, function: &Function, slots: *mut RawValue) -> PyResult<()> {
         let thread = unsafe { ffi::PyThreadState_Get() };
@@ -121,18 +122,18 @@ impl CallState {
         if ended == Some(stack::RETURNED) { Ok(()) } else { Err(self.ended(ended)) }
     }
 
-    /// Run a host function for the guest, with the GIL. Returns whether it raised an exception, which is kept.
+    /// Run a host function for the guest, with the GIL held. Returns whether it raised an exception, which is stored.
     #[inline]
     pub fn outside(&self, run: impl FnOnce(Python<'_>) -> PyResult<()>) -> bool {
         let (depth, frame) = (self.depth.get(), self.frame.get());
         self.watch.rest(true);
         self.reacquire_gil();
         self.depth.set(-depth);
-        // SAFETY: it is held now.
+        // SAFETY: the GIL is held now.
         let py = unsafe { Python::assume_attached() };
         let ran = catch_unwind(AssertUnwindSafe(|| {
             if self.watch.is_asked() {
-                py.check_signals()?; // host functions in C may not do so, and it has taken long
+                py.check_signals()?; // the call has taken long, and host functions in C may not check
             }
             run(py)
         }));
@@ -147,7 +148,7 @@ impl CallState {
         error.map(|error| self.raised.replace(Some(error))).is_some()
     }
 
-    /// Keep the trap that the guest has met.
+    /// Store the trap that ends the guest's call.
     pub fn note(&self, trap: Trap) {
         self.trapped.set(Some(trap));
     }
@@ -202,7 +203,7 @@ impl CallState {
         }
     }
 
-    /// Call `ready`, the first time.
+    /// Call `ready` at the first call of this function.
     #[inline]
     pub fn be_ready(&self, py: Python<'_>) -> PyResult<()> {
         if self.ready.borrow().is_none() {
@@ -217,8 +218,8 @@ impl CallState {
         self.watch.is_late()
     }
 
-    /// Let other threads run Python, if they may not yet. To be called while guest code runs in this thread, between
-    /// two of its instructions or in a function of ours that it called, so that no lock is held.
+    /// Release the GIL, if it is held. Must be called while guest code runs in this thread, between two of its
+    /// instructions or in a function of ours that it called, so that no lock is held.
     pub fn release_gil(&self) {
         if !self.watch.is_away() {
             self.watch.be_away(true);
@@ -226,7 +227,7 @@ impl CallState {
         }
     }
 
-    /// The call that is under way goes on in a child process.
+    /// Continue the active call in a child process.
     pub fn after_fork(&self, thread: c_int) {
         self.watch.go_on(thread);
     }
@@ -241,11 +242,11 @@ impl CallState {
 
     #[inline]
     fn seat(&self) -> &Seat {
-        // SAFETY: the thread that is inside lives.
+        // SAFETY: the thread inside exists.
         unsafe { &*self.seat.get() }
     }
 
-    /// Calls nest within one thread. Nobody else may enter meanwhile.
+    /// Refuse a call from another thread. Calls nest only in the thread inside.
     #[inline]
     fn refuse_others(&self, thread: *mut ffi::PyThreadState) -> PyResult<()> {
         let depth = self.depth.get();
@@ -253,9 +254,9 @@ impl CallState {
     }
 }
 
-/// The watchdog has sent this thread a signal, which has interrupted what has the registers in `context`.
+/// Handle a signal of the watchdog, which has interrupted the code with the registers in `context`.
 pub unsafe fn interrupted(info: *const libc::siginfo_t, context: *mut c_void) {
-    // A signal may call what it likes here, for guest code is not in the middle of anything.
+    // In guest code, which holds no locks, a signal handler may call any function.
     unsafe {
         let Some(state) = (*Seat::mine()).state() else { return };
         if deadline::find_guest(state.watch.code(), &Registers(context)) {
@@ -270,8 +271,8 @@ pub unsafe fn interrupted(info: *const libc::siginfo_t, context: *mut c_void) {
     }
 }
 
-/// What the signal would have done, where it may have come while a function of ours ran for the guest, in which it does
-/// nothing. Returns whether the guest is late.
+/// Do what the signal would have done if it had not arrived while a function of ours ran for the guest. Returns whether
+/// the guest's deadline has passed.
 pub fn catch_up() -> bool {
     let seat = unsafe { &*Seat::mine() };
     let Some(state) = seat.state() else { return false };
@@ -281,19 +282,19 @@ pub fn catch_up() -> bool {
     state.is_late()
 }
 
-/// Whether the guest that runs in this thread is late.
+/// Whether the deadline of the guest that runs in this thread has passed.
 #[inline]
 pub fn is_late() -> bool {
     unsafe { (*Seat::mine()).state() }.is_some_and(CallState::is_late)
 }
 
-/// Note that the guest has thrown an exception. Returns whether it may.
+/// Count an exception that the guest has thrown. Returns whether it is within the limit.
 pub fn note_exception() -> bool {
     let seat = unsafe { &*Seat::mine() };
     seat.state().is_none_or(|state| state.exceptions.note())
 }
 
-/// Let other threads run Python while the guest waits for something that takes long.
+/// Release the GIL while the guest waits for a long operation.
 pub fn release_gil_of_guest() {
     if let Some(state) = unsafe { (*Seat::mine()).state() } {
         state.release_gil();

@@ -1,13 +1,13 @@
-//! Our signal handlers, in one process with those of others.
+//! Our signal handlers, in a process with other handlers.
 //!
-//! A trap is a signal: a bad access to memory is a SIGSEGV, `unreachable` a SIGILL. Our handlers are installed once, and
-//! hand what is not ours to whoever was there before. One that comes later, such as faulthandler's or another engine's,
-//! stands in front and may not know of us. So ours are put back in front before a guest is entered, and hand what is not
-//! theirs to whoever stood there the last time.
+//! A trap is a signal: an invalid access to memory is a SIGSEGV, `unreachable` a SIGILL. Our handlers are installed
+//! once, and pass other signals to the previous handlers. A handler that is installed later, such as faulthandler's or
+//! another engine's, is in front and may not pass on our signals. So ours are put in front again before a guest is
+//! entered, and pass other signals to the handlers that were in front.
 //!
-//! To ask the kernel who stands in front costs as much as three calls into a guest. So it is asked only if there is
-//! reason to: Python's own functions that install handlers tell us when they were called (`observe`), other engines do
-//! (`handlers_changed`), and for all else the watchdog asks, every few milliseconds.
+//! To query the kernel for the handlers takes as long as three calls into a guest. So they are queried only if they may
+//! have changed: Python's functions that install handlers notify us (`observe`), other engines do too
+//! (`handlers_changed`), and for everything else the watchdog checks every few milliseconds.
 
 use std::cell::{Cell, UnsafeCell};
 use std::mem::MaybeUninit;
@@ -24,7 +24,7 @@ use crate::stack;
 
 type Handler = unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
 
-/// The signals that traps are.
+/// The signals that represent traps.
 #[cfg(target_arch = "x86_64")]
 const SIGNALS: [c_int; 3] = [libc::SIGSEGV, libc::SIGILL, libc::SIGFPE];
 #[cfg(target_arch = "aarch64")]
@@ -32,7 +32,7 @@ const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGILL];
 
 struct Actions(UnsafeCell<[MaybeUninit<sigaction>; SIGNALS.len()]>);
 
-// SAFETY: written while the GIL is held; a handler that reads meanwhile sees the action that stood there before.
+// SAFETY: written while the GIL is held; a handler that reads meanwhile sees the previous action.
 unsafe impl Sync for Actions {}
 
 static BEHIND: Actions = Actions(UnsafeCell::new([MaybeUninit::uninit(); SIGNALS.len()]));
@@ -48,9 +48,9 @@ thread_local! {
     static FORWARDING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether others may stand in front.
+/// Whether other handlers may be in front.
 static SUSPICIOUS: AtomicBool = AtomicBool::new(true);
-/// Whether we are told of what Python installs.
+/// Whether Python's functions notify us.
 static OBSERVING: AtomicBool = AtomicBool::new(false);
 
 /// Install our handlers.
@@ -64,7 +64,7 @@ pub fn install(py: Python<'_>) {
     });
 }
 
-/// Put our handlers in front, if others may have been installed after them. To be called with the GIL held.
+/// Put our handlers in front, if others may have been installed after them. Must be called with the GIL held.
 #[inline]
 pub fn look() {
     if SUSPICIOUS.load(Relaxed) {
@@ -72,20 +72,20 @@ pub fn look() {
     }
 }
 
-/// Have the next call into a guest look who stands in front.
+/// Make the next call into a guest check the handlers.
 #[inline]
 pub fn be_suspicious() {
     SUSPICIOUS.store(true, SeqCst);
 }
 
-/// Look who stands in front. For the watchdog.
+/// Check whether our handlers are in front. The watchdog calls this.
 pub fn check() {
     if !SIGNALS.iter().all(|&signal| unsafe { is_in_front(signal) }) {
         be_suspicious();
     }
 }
 
-/// Signal handlers were installed.
+/// Other code has installed signal handlers.
 #[pyfunction]
 pub fn handlers_changed() {
     be_suspicious();
@@ -104,10 +104,10 @@ fn bring_forward() {
     }
 }
 
-/// Any of the forms that a function of Python has in C: all that it may be given are pointers and sizes.
+/// Any of the signatures of a Python function in C: all parameters are pointers or sizes.
 type Form = unsafe extern "C" fn(usize, usize, usize, usize) -> *mut ffi::PyObject;
 
-/// Python's functions that install handlers, or put back what was there before.
+/// Python's functions that install handlers, or restore the previous ones.
 const OBSERVED: [(&str, &str, Form); 3] = [
     ("faulthandler", "enable", observed::<0>),
     ("faulthandler", "disable", observed::<1>),
@@ -115,12 +115,12 @@ const OBSERVED: [(&str, &str, Form); 3] = [
 ];
 static ORIGINALS: [AtomicUsize; OBSERVED.len()] = [const { AtomicUsize::new(0) }; OBSERVED.len()];
 
-/// Have those functions tell us when they were called, by an entry in the table that Python finds them in: so it does
-/// not matter who has a reference to them. Returns whether they do.
+/// Make those functions notify us when they are called, by a changed entry in the table where Python finds them, so
+/// that existing references to them notify us too. Returns whether this succeeded.
 fn observe(py: Python<'_>) -> PyResult<bool> {
     for (index, (module, name, ours)) in OBSERVED.into_iter().enumerate() {
         let function = py.import(module)?.getattr(name)?;
-        // SAFETY: behind the head of such an object is its definition, which is checked before it is changed.
+        // SAFETY: the definition follows the head of such an object, and is checked before it is changed.
         unsafe {
             if ffi::Py_TYPE(function.as_ptr()) != &raw mut ffi::PyCFunction_Type {
                 return Ok(false);
@@ -140,8 +140,8 @@ fn observe(py: Python<'_>) -> PyResult<bool> {
     Ok(true)
 }
 
-/// Write to memory that may be read-only. Returns whether it was not. The kernel does it, which fails where we would
-/// crash.
+/// Write to memory that may be read-only. Returns whether this succeeded. The kernel writes, because it returns an
+/// error where we would crash.
 unsafe fn write(place: *mut usize, value: usize) -> bool {
     let mut ends = [0; 2];
     unsafe {
@@ -157,7 +157,7 @@ unsafe fn write(place: *mut usize, value: usize) -> bool {
 }
 
 unsafe extern "C" fn observed<const INDEX: usize>(a: usize, b: usize, c: usize, d: usize) -> *mut ffi::PyObject {
-    // SAFETY: it is what stood there before us, called as we are.
+    // SAFETY: this is the previous function, called with our arguments.
     let original: Form = unsafe { std::mem::transmute(ORIGINALS[INDEX].load(Relaxed)) };
     let answer = unsafe { original(a, b, c, d) };
     be_suspicious();
@@ -189,7 +189,7 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
         }
         let behind = SIGNALS.iter().position(|&ours| ours == signal).map(|index| *BEHIND.at(index));
         match behind {
-            // Who stands behind us may have us behind it: then this signal is nobody's, and ends the process.
+            // The handler behind ours may call ours again: then no handler accepts the signal, and it ends the process.
             Some(action) if !FORWARDING.get() => {
                 FORWARDING.set(true);
                 call(signal, &action, info, context);
@@ -200,7 +200,7 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
     }
 }
 
-/// Do what `action` says about a signal that was not for us.
+/// Handle a signal that is not ours as `action` specifies.
 pub unsafe fn call(signal: c_int, action: &sigaction, info: *mut siginfo_t, context: *mut c_void) {
     unsafe {
         match action.sa_sigaction {
@@ -214,8 +214,8 @@ pub unsafe fn call(signal: c_int, action: &sigaction, info: *mut siginfo_t, cont
     }
 }
 
-/// Have the process end as it would without us: the instruction at fault is about to be run again, and a signal that
-/// somebody sent is sent again.
+/// Make the process end as it would without our handler: the faulting instruction runs again, and a signal that a
+/// process has sent is sent again.
 unsafe fn restore_default(signal: c_int, info: *const siginfo_t) {
     unsafe {
         let mut action: sigaction = std::mem::zeroed();

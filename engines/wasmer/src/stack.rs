@@ -1,13 +1,14 @@
-//! The stack that guests run on in one thread, the ways onto it and off it.
+//! The stack on which the guests of one thread run.
 //!
-//! Wasmer makes a new stack ready for each call, and changes between stacks with much ceremony. Here there is one for
-//! each thread, made ready once: a call begins where the guest that called the host has left off, or at the top, and
-//! one that ends with a trap is left by putting the host's stack pointer back. Nothing on it needs to be cleaned up, for
-//! only guest code and the few functions that it calls directly are ever run on it.
+//! Wasmer prepares a new stack for each call, and switches stacks slowly. Here each thread has one stack, prepared
+//! once: a call begins at the position where the guest that called the host has stopped, or at the top, and a trap ends
+//! a call by restoring the host's stack pointer. Nothing on the stack needs cleaning up, because only guest code runs
+//! on it, and the few functions that guest code calls directly.
 //!
-//! Wasmer's own functions have to find it as they left it. So it is a stack of Wasmer's, which believes that one long
-//! call is under way on it, made from a stack that is only there for that (`believe`). What Wasmer's functions do on the
-//! host's stack, they do there; and where one of them raises a trap, that call ends there, and the next one begins.
+//! Wasmer's functions expect a stack in the state that they have set up. So it is a stack of Wasmer, which acts as if
+//! one long call were active on it, made from a second stack that exists only for this purpose (`believe`). Wasmer's
+//! functions use that second stack as the host's. When one of them raises a trap, this call ends there, and the next
+//! one begins.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -22,19 +23,19 @@ use wasmer_vm::{Trap, VMConfig, VMFunctionContext, VMTrampoline, catch_traps};
 use crate::reentrancy::CallState;
 use crate::switch::{Frame, Function, Registers, enter, leave};
 
-/// Bytes of it.
+/// Size of the guests' stack in bytes.
 const SIZE: usize = 1 << 20;
-/// Bytes of the stack that Wasmer believes to have been called from.
+/// Size in bytes of the stack that Wasmer regards as its caller's.
 const HOST_SIZE: usize = 256 << 10;
-/// Bytes at its top that are Wasmer's: what it does before it comes to us is on less than that.
+/// Bytes at the top of the guests' stack for Wasmer, which uses less before it calls `stand`.
 const WASMERS: usize = 4096;
-/// Bytes that are to be left for what is more than guest code.
+/// Bytes of the stack that must be left for functions other than guest code.
 const ROOM: usize = 64 << 10;
-/// How many calls of guests may be under way in one thread.
+/// How many calls of guests may be active in one thread.
 const MOST: usize = 256;
 
-/// How a call ends: it returns; a host function has raised something (see `CallState`); there was a trap (see `CallState`); too
-/// little of the stack was left; or there is none.
+/// How a call ends: it returns; a host function has raised an exception, or there was a trap (`CallState` has both);
+/// too little of the stack was left; or there is no stack.
 pub const RETURNED: u32 = 0;
 pub const RAISED: u32 = 1;
 pub const TRAPPED: u32 = 2;
@@ -45,19 +46,19 @@ struct Stack {
     frames: [Frame; MOST],
     limit: Cell<usize>,
     base: Cell<usize>,
-    /// Where a call begins that no guest has led to.
+    /// Where an outermost call begins.
     top: Cell<usize>,
     host: *mut c_void,
-    /// The stack for handlers of signals that Wasmer has made for this thread, or null.
+    /// The stack for signal handlers that Wasmer has made for this thread, or null.
     signals: Cell<*mut c_void>,
 }
 
 impl Drop for Stack {
     fn drop(&mut self) {
         SEAT.with(|seat| seat.stack.set(null_mut()));
-        // SAFETY: nobody returns to what is suspended on them, which owns nothing but the first of them.
+        // SAFETY: the calls suspended on both stacks never continue, and own only the guests' stack.
         unsafe {
-            // The next to go, without a word to the kernel.
+            // It is freed next, but the kernel is not informed.
             if !self.signals.get().is_null() && signal_stack() == self.signals.get() {
                 let none = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
                 libc::sigaltstack(&none, null_mut());
@@ -70,30 +71,30 @@ impl Drop for Stack {
     }
 }
 
-/// What a thread has for its guests.
+/// The state of a thread for its guests.
 pub struct Seat {
     stack: Cell<*const Stack>,
-    /// The call of a guest that is under way, the innermost one, or null.
+    /// The innermost active call of a guest, or null.
     frame: Cell<*const Frame>,
-    /// The kernel's number of the thread, 0 if it was not asked for yet.
+    /// The kernel's ID of the thread; 0 until it is queried.
     thread: Cell<c_int>,
 }
 
 thread_local! {
     static SEAT: Seat =
         const { Seat { stack: Cell::new(null_mut()), frame: Cell::new(null_mut()), thread: Cell::new(0) } };
-    /// Frees it when the thread ends.
+    /// Frees the stack when the thread ends.
     static OWN: RefCell<Option<Box<Stack>>> = const { RefCell::new(None) };
 }
 
 impl Seat {
-    /// That of this thread. It stays where it is as long as the thread lives.
+    /// The seat of this thread. Its address is constant as long as the thread exists.
     #[inline]
     pub fn mine() -> *const Self {
         SEAT.with(std::ptr::from_ref)
     }
 
-    /// The kernel's number of this thread.
+    /// The kernel's ID of this thread.
     #[inline]
     pub fn thread(&self) -> c_int {
         if self.thread.get() == 0 {
@@ -102,7 +103,7 @@ impl Seat {
         self.thread.get()
     }
 
-    /// To be called in a child process, whose only thread has another number.
+    /// Must be called in a child process, whose only thread has another ID.
     pub fn after_fork() {
         SEAT.with(|seat| {
             seat.thread.set(0);
@@ -113,11 +114,11 @@ impl Seat {
     /// The state of the guest whose code runs in this thread, or of the host function that runs for it.
     #[inline]
     pub fn state<'a>(&self) -> Option<&'a CallState> {
-        // SAFETY: it is there as long as there is a call through it.
+        // SAFETY: the state exists during each of its calls.
         unsafe { self.frame.get().as_ref().and_then(|frame| frame.state.get().as_ref()) }
     }
 
-    /// Those of all calls that are under way.
+    /// The states of all active calls.
     fn states<'a>(&self) -> impl Iterator<Item = &'a CallState> {
         let (stack, innermost) = (self.stack.get(), self.frame.get());
         // SAFETY: as above.
@@ -131,7 +132,8 @@ impl Seat {
         self.frame.get() == frame
     }
 
-    /// Never use this stack again: calls have not ended in the order that they began in, which what is on it relies on.
+    /// Never use this stack again: calls have not ended in the reverse order of their beginnings, so that its contents
+    /// are invalid.
     #[cold]
     pub fn abandon(&self) {
         self.stack.set(null_mut());
@@ -139,8 +141,8 @@ impl Seat {
         _ = OWN.try_with(|own| std::mem::forget(own.take()));
     }
 
-    /// Run a function of a guest. The frame of the call is noted at `place` meanwhile. Returns how it ended, or nothing
-    /// if there is no room for another call.
+    /// Run a function of a guest. Meanwhile, `place` has the frame of the call. Returns how the call ended, or `None`
+    /// if too many calls are active.
     #[inline]
     pub unsafe fn run(
         &self,
@@ -176,7 +178,7 @@ impl Seat {
     #[cold]
     fn make(&self) -> Option<*const Stack> {
         let anywhere = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: memory of our own, the lowest page of which is a guard.
+        // SAFETY: new memory, whose lowest page is a guard.
         unsafe {
             let host = libc::mmap(null_mut(), HOST_SIZE + page(), libc::PROT_NONE, anywhere, -1, 0);
             if host == libc::MAP_FAILED {
@@ -210,14 +212,14 @@ impl Seat {
                 self.stack.set(null_mut());
                 return None;
             }
-            OWN.try_with(|own| own.replace(Some(stack))).ok()?; // or the thread is about to end
+            OWN.try_with(|own| own.replace(Some(stack))).ok()?; // fails if the thread is about to end
             Some(made)
         }
     }
 }
 
-/// Runs on the stack that Wasmer believes to have been called from. Whenever a function of Wasmer's has raised a trap,
-/// it has the call of the guest end with it.
+/// Runs on the stack that Wasmer regards as its caller's. When a function of Wasmer has raised a trap, the guest's call
+/// ends with it.
 unsafe extern "C" fn believe() -> ! {
     let seat = unsafe { &*Seat::mine() };
     let config = VMConfig { wasm_stack_size: Some(SIZE) };
@@ -230,13 +232,13 @@ unsafe extern "C" fn believe() -> ! {
     fail(seat)
 }
 
-/// Runs on the guests' stack whenever Wasmer has made it ready. It is never returned to.
+/// Runs on the guests' stack each time that Wasmer has prepared it. It never returns.
 fn stand() {
     let seat = unsafe { &*Seat::mine() };
     let stack = unsafe { &*seat.stack.get() };
     let here = (&raw const seat).addr();
     let base = (here | (WASMERS - 1)) + 1;
-    // SAFETY: the last words of this page are there; the first of them links the stack with the one below.
+    // SAFETY: the last two words of this page exist; the first of them links the stack with that of its caller.
     let link = unsafe { *((base - 2 * size_of::<usize>()) as *const usize) };
     let host = stack.host.addr();
     let is_known = (host..host + HOST_SIZE + page()).contains(&link) && here - (base - WASMERS) > WASMERS / 4;
@@ -259,7 +261,7 @@ fn fail(seat: &Seat) -> ! {
     unsafe { leave(frame, FAILED) }
 }
 
-/// The stack that handlers of signals run on in this thread, or null.
+/// The stack of this thread for signal handlers, or null.
 unsafe fn signal_stack() -> *mut c_void {
     let mut stack = libc::stack_t { ss_sp: null_mut(), ss_flags: 0, ss_size: 0 };
     unsafe { libc::sigaltstack(null_mut(), &mut stack) };
@@ -270,23 +272,23 @@ fn page() -> usize {
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }
 
-/// Whether little is left of the guests' stack, on which this is called.
+/// Whether little of the guests' stack is left. Must be called on that stack.
 #[inline]
 pub fn is_short() -> bool {
     let here = 0u8;
-    // SAFETY: there is one if it is called on it.
+    // SAFETY: the stack exists, because this runs on it.
     let limit = unsafe { (*(*Seat::mine()).stack.get()).limit.get() };
     (&raw const here).addr() < limit + ROOM
 }
 
-/// End the call under way, from the guests' stack, on which nothing else is done any more.
+/// End the active call, from the guests' stack, without any further work on it.
 #[cold]
 pub unsafe fn give_up() -> ! {
     unsafe { leave((*Seat::mine()).frame.get(), EXHAUSTED) }
 }
 
-/// If the thread with the registers in `context` is on its guests' stack, have the call under way end with a trap. The
-/// signal says what for. Returns whether it is.
+/// If the thread with the registers in `context` is on its guests' stack, end the active call with a trap. The signal
+/// determines the reason. Returns whether it is on that stack.
 pub unsafe fn trap(signal: c_int, info: *const siginfo_t, context: *mut c_void) -> bool {
     unsafe {
         let seat = &*Seat::mine();
@@ -294,13 +296,13 @@ pub unsafe fn trap(signal: c_int, info: *const siginfo_t, context: *mut c_void) 
         let whole = stack.limit.get()..stack.base.get();
         let registers = Registers(context);
         let (Some(state), true) = (seat.state(), whole.contains(&registers.stack())) else { return false };
-        // What else there is to know of a trap, Wasmer knows by the address of the instruction.
+        // For other traps, Wasmer finds the reason by the address of the instruction.
         let reason = (signal == libc::SIGSEGV).then(|| match whole.contains(&(*info).si_addr().addr()) {
             true => TrapCode::StackOverflow,
             false => TrapCode::HeapAccessOutOfBounds,
         });
         let backtrace = match reason {
-            Some(TrapCode::StackOverflow) => Backtrace::from(vec![]), // there may be half a frame
+            Some(TrapCode::StackOverflow) => Backtrace::from(vec![]), // the last frame may be incomplete
             _ => Backtrace::new_unresolved(),
         };
         state.note(Trap::wasm(registers.counter(), backtrace, reason));

@@ -1,4 +1,4 @@
-//! From the host's stack to the guests' and back, in a few instructions; what has to be known of a processor.
+//! Switches between the host's stack and the guests' stack, in a few instructions. All code for specific processors.
 
 use std::arch::naked_asm;
 use std::cell::Cell;
@@ -13,7 +13,7 @@ use crate::reentrancy::CallState;
 /// A call of a guest.
 #[repr(C)]
 pub struct Frame {
-    /// Where the host's stack was left for the guest's, and where the guest's for the host's the last time.
+    /// The host's stack pointer when the guest was entered, and the guest's when it last called the host.
     pub host: Cell<usize>,
     pub guest: Cell<usize>,
     pub state: Cell<*const CallState>,
@@ -34,13 +34,13 @@ pub struct Function {
 
 impl Function {
     pub fn of(function: &VMFunction) -> Self {
-        // SAFETY: it lives as long as the store does.
+        // SAFETY: it exists as long as the store.
         let place = unsafe { function.anyfunc.as_ptr().as_ref() };
         Self { context: place.vmctx, trampoline: place.call_trampoline, body: place.func_ptr }
     }
 }
 
-/// Call `trampoline(context, body, slots)` on the stack that ends at `from`. Returns how that ended.
+/// Call `trampoline(context, body, slots)` with the stack pointer `from`. Returns how the call ended.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 pub unsafe extern "C" fn enter(
@@ -74,23 +74,24 @@ pub unsafe extern "C" fn enter(
     )
 }
 
-/// The end of `enter`, with the stack as it was left there.
+/// The end of `enter`. The stack pointer must have the value that `enter` has saved.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 unsafe extern "C" fn end() {
     naked_asm!("add rsp, 8", "pop r15", "pop r14", "pop r13", "pop r12", "pop rbx", "pop rbp", "ret")
 }
 
-/// End the call of `frame`, from wherever it has led to.
+/// End the call of `frame`, from any function that it has called.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 pub unsafe extern "C" fn leave(frame: *const Frame, ended: u32) -> ! {
     naked_asm!("mov rsp, [rdi]", "mov eax, esi", "jmp {end}", end = sym end)
 }
 
-/// What a guest calls: `answer` on the host's stack, which is told where the frame of its caller is.
+/// Called by a guest: calls `answer` on the host's stack, with the address of the caller's stack frame.
 ///
-/// `host` points to two words, the address of this and that of a place with the frame of the guest's call.
+/// `host` points to two words: the address of this function, and the address of a cell with the frame of the guest's
+/// call.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 pub unsafe extern "C" fn call_host(host: *const c_void, slots: *mut RawValue) {
@@ -113,7 +114,7 @@ pub unsafe extern "C" fn call_host(host: *const c_void, slots: *mut RawValue) {
     )
 }
 
-/// The same as the trampoline of an import that is exported again.
+/// The same function as the trampoline of an import that is exported again.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 pub unsafe extern "C" fn call_host_directly(host: *mut VMContext, _: *const VMFunctionBody, slots: *mut RawValue) {
@@ -230,7 +231,7 @@ impl Registers {
         unsafe { *self.at(libc::REG_RSP) as usize }
     }
 
-    /// Go on at `counter`, with this stack pointer.
+    /// Continue at `counter`, with this stack pointer.
     pub unsafe fn go_on(&self, counter: usize, stack: usize) {
         unsafe {
             *self.at(libc::REG_RIP) = counter as i64;
@@ -238,7 +239,7 @@ impl Registers {
         }
     }
 
-    /// Go on in `leave`.
+    /// Continue in `leave`.
     pub unsafe fn call_leave(&self, frame: *const Frame, ended: u32) {
         unsafe {
             self.go_on(leave as *const () as usize, (*frame).host.get());
@@ -262,7 +263,7 @@ impl Registers {
         unsafe { (*self.context()).sp as usize }
     }
 
-    /// Go on in `leave`.
+    /// Continue in `leave`.
     pub unsafe fn call_leave(&self, frame: *const Frame, ended: u32) {
         unsafe {
             let context = self.context();

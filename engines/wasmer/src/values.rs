@@ -1,19 +1,19 @@
-//! Numbers of Python in slots of 16 bytes, as Wasmer passes them.
+//! Converts between Python's numbers and the slots of 16 bytes in which Wasmer passes values.
 
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use wasmer_types::{RawValue, Type};
 
-/// Functions of more values take a moment longer.
+/// Up to this number, values need no allocation.
 pub const FEW: usize = 16;
-/// A call without a tuple of arguments: of callee, arguments, their number, and names of the last ones.
+/// A call without a tuple of arguments: callee, arguments, number of arguments, names of keyword arguments.
 pub type Vectorcall = unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
-/// In the number of arguments: that there is room in front of them.
+/// A flag in the number of arguments: there is space before the first argument.
 pub const ROOM: usize = 1 << (usize::BITS - 1);
 /// Words from one slot to the next.
 pub const STRIDE: usize = size_of::<RawValue>() / size_of::<u64>();
 
-/// Whether numbers of this type are whole.
+/// Whether the type is an integer.
 pub fn is_whole(kind: Type) -> bool {
     matches!(kind, Type::I32 | Type::I64)
 }
@@ -31,7 +31,7 @@ pub unsafe fn read(slot: *const RawValue, kind: Type) -> *mut PyObject {
     }
 }
 
-/// Put a number into a slot. An i32 is what its lower half shows.
+/// Write a number to a slot. An i32 takes its lower half.
 #[inline]
 pub unsafe fn write(slot: *mut RawValue, kind: Type, number: *mut PyObject) -> PyResult<()> {
     unsafe {

@@ -1,4 +1,4 @@
-# The C extension: what trampolines.py and deadline.py do, in C. Addresses are numbers.
+# The C extension: the C form of trampolines.py and deadline.py. Addresses are numbers.
 
 from collections.abc import Callable
 from typing import Any, final
@@ -10,7 +10,7 @@ EPOCH_REACHED: int
 
 @final
 class Ticker:
-    # Moves the epoch of an engine on, which it keeps alive, while guests run.
+    # Advances the epoch of an engine while guests run. Keeps the engine alive.
     def __new__(cls, engine: object, pointer: int, /) -> Ticker: ...
     @property
     def running(self) -> bool: ...

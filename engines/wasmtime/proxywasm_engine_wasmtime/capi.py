@@ -1,7 +1,7 @@
-"""The functions of Wasmtime's C API that the fast route calls, found in the library that the wheel `wasmtime` brings.
+"""The functions of Wasmtime's C API that the fast routes call, from the library in the wheel `wasmtime`.
 
-Cold functions get prototypes. The one hot function, ``wasmtime_func_call_unchecked``, gets none: it is called with
-arguments that were made once by ``ctypes.byref``, which ctypes hands on without a conversion.
+Functions have prototypes, except ``wasmtime_func_call_unchecked``, the only one that is called often: its arguments are
+results of ``ctypes.byref``, made once, which ctypes passes without conversion.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .stack import check_stack
 __all__ = ["CApi", "DeadlineCallback", "HostCallback", "address_of"]
 
 HostCallback = CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_size_t)
-"""``(environment, caller, slots, number of slots) -> trap``; it receives plain ints, a null pointer as ``None``."""
+"""``(environment, caller, slots, number of slots) -> trap``; pointers are ints, and null pointers are ``None``."""
 
 DeadlineCallback = CFUNCTYPE(c_void_p, c_void_p, c_void_p, POINTER(c_uint64), c_void_p)
 """``(context, environment, ticks to add, kind of update) -> error``."""
@@ -65,13 +65,13 @@ _NATIVE = (
     "wasmtime_error_delete",
     "wasmtime_engine_increment_epoch",
 )
-"""What the extension calls: ``Api`` in ``native/native.h``."""
+"""Functions that the extension calls, in the order of ``Api`` in ``native/native.h``."""
 
 
 class CApi:
-    """The C functions as attributes, by their names.
+    """The C functions as attributes, by name.
 
-    `native` is our C extension if trampolines are to go through it, and `native_ticker` what moves the epoch on then.
+    `native` is the C extension if trampolines use it, and `native_ticker` is its ticker.
 
     Raises: OSError if the library cannot be loaded; AttributeError if a function is missing.
     """
@@ -89,7 +89,7 @@ class CApi:
             setattr(self, name, function)
 
     def use_native(self, native: Any, engine: Any) -> None:
-        """Cross through the extension `native`, in modules of the ``wasmtime.Engine`` `engine`."""
+        """Use the trampolines of the extension `native`, for modules of `engine`, a ``wasmtime.Engine``."""
         native.use(*(ctypes.cast(getattr(self, name), c_void_p).value for name in _NATIVE))
         native.prepare(is_enabled, bring_forward, check_stack)
         self.native = native
@@ -100,5 +100,5 @@ class CApi:
 
 
 def address_of(pointer: Any) -> int:
-    """The address that a ctypes pointer object holds; 0 for a null pointer."""
+    """The address in a ctypes pointer object; 0 for a null pointer."""
     return ctypes.cast(pointer, c_void_p).value or 0

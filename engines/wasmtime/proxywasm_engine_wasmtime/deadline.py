@@ -1,7 +1,8 @@
-"""Deadlines: guest code checks its engine's epoch at each function entry and loop, and a thread advances the epoch.
+"""Deadlines: guest code checks the epoch of its engine at each function entry and loop, and a thread advances it.
 
-When the epoch reaches the limit of a store, Wasmtime calls that store's callback, which looks at the clock. So a call
-costs one look at the clock and no crossing, deadlines are kept to about one tick, and stores without one never stop.
+When the epoch reaches the limit of a store, Wasmtime calls the callback of the store, which checks the time. So a call
+reads the clock once, without a crossing, deadlines are accurate to about one tick, and stores without a deadline are
+never interrupted.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ __all__ = ["NEVER", "TICK", "Ticker", "Watch"]
 TICK = 0.01
 """Seconds between two epochs."""
 NEVER = 1 << 62
-"""Ticks until the deadline of a store that has none."""
+"""Ticks until the epoch limit of a store without a deadline."""
 _QUIET_TICKS = 100
 
 
 class Ticker:
-    """Moves the epoch of one engine while guests with a deadline are at work.
+    """Advances the epoch of one engine while guests with a deadline run.
 
-    The thread ends itself after a second in which no such guest ran, and the next call starts another one.
+    The thread ends after a second in which no such guest ran, and the next call starts another one.
     """
 
     def __init__(self, engine: wasmtime.Engine) -> None:
@@ -53,7 +54,7 @@ class Ticker:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the thread running within a ``with`` block."""
+        """Keep the thread running during the block."""
         with self._lock:
             self._held += 1
         try:
@@ -64,7 +65,7 @@ class Ticker:
                 self._held -= 1
 
     def after_fork(self) -> None:
-        """In a child process: the thread and whoever held the lock are gone."""
+        """Reset the state in a child process, which has neither the thread nor the holder of the lock."""
         self._lock = threading.Lock()
         self.running = False
 
@@ -83,7 +84,7 @@ class Ticker:
                     if not self._held:
                         self.running = False
                         break
-        # A call that saw `running` just before meets this last epoch, asks its watch, and that starts us again.
+        # A call that saw `running` before it was reset reaches this last epoch, and its watch starts another thread.
         with suppress(ValueError):
             self._engine.increment_epoch()
 
@@ -118,7 +119,7 @@ class Watch:
                 if self._has_time():
                     ticks[0] = 1
                     return None
-            except BaseException as error:  # noqa: BLE001 - raised by a signal's handler, most likely
+            except BaseException as error:  # noqa: BLE001 - usually raised by a signal handler
                 raised(error)
             return api.wasmtime_error_new(b"stopped by the host")
 
@@ -128,13 +129,13 @@ class Watch:
         api.wasmtime_store_epoch_deadline_callback(store, self._asked, None, None)
 
     def enter(self) -> None:
-        """Note that an outermost call begins."""
+        """Set the deadline of an outermost call."""
         self._until = monotonic() + self.seconds
         if not self._ticker.running:
             self._ticker.start()
 
     def take_expired(self) -> bool:
-        """Whether the deadline has ended a call, asked once."""
+        """Return and reset whether the deadline has ended a call."""
         expired, self._expired = self._expired, False
         return expired
 

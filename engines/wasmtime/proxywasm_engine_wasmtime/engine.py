@@ -1,4 +1,4 @@
-"""The engine: its options, its configuration, and which route its calls take."""
+"""The engine: its options, its configuration, and the choice of a route for its calls."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .stack import GUESTS
 
 __all__ = ["WasmtimeEngine"]
 
-_RESERVATION = 4 << 30  # bytes: all that 32-bit memory can grow to, so it never moves
+_RESERVATION = 4 << 30  # bytes: the maximum of 32-bit memory, which therefore never moves
 _MAGIC = b"\0asm"
 _SINGLE_PASS = 1
 _KNOWN_TYPES = frozenset({"i32", "i64", "f32", "f64", "funcref", "externref"})
@@ -39,24 +39,24 @@ _LEFT_OUT = ("wasm_gc", "wasm_function_references", "wasm_exceptions", "wasm_mul
 
 
 class WasmtimeEngine:
-    """Wasmtime, as the wheel `wasmtime` brings it.
+    """Wasmtime from the wheel `wasmtime`.
 
     Args:
-        route: ``native`` calls Wasmtime's C API from our C extension, where that was built, ``ctypes`` calls it from
-            Python, and ``objects`` uses wasmtime-py's classes: the same, slower and many times slower. By default the
-            first that can be had and passes a check against the last.
+        route: ``native`` calls Wasmtime's C API from our C extension, if that was built; ``ctypes`` calls it from
+            Python, which is slower; ``objects`` uses wasmtime-py's classes, which is many times slower. By default the
+            first that is available and returns the same as ``objects`` in a check.
         optimise: ``speed`` of the guest's code, or ``none`` to compile in about half of the time.
-        parallel_compilation: Compile on all processors.
-        deadline: Compile code that can be stopped. Without it, guests that loop much are a few percent to a fifth
+        parallel_compilation: Whether to compile on all processors.
+        deadline: Whether compiled code can be stopped. Without it, guests with long loops are a few percent to a fifth
             faster, and `Limits.deadline` is refused.
 
-    Raises: ValueError if an option has a value that is none of these.
+    Raises: ValueError if an option has another value.
     """
 
     name: ClassVar[str] = "wasmtime"
     priority: ClassVar[int] = 300
     limits: ClassVar[str] = (
-        "modules that are not small are compiled in a process of their own, with limits of time and memory; "
+        "modules that are not small are compiled in a separate process, with limits of time and memory; "
         "memory and tables by Wasmtime's limiter; deadlines in guest code"
     )
 
@@ -97,20 +97,20 @@ class WasmtimeEngine:
 
     def compile(self, bytecode: bytes) -> WasmtimeModule:
         """Validate and compile `bytecode`. Raises: InvalidModule."""
-        if not bytecode.startswith(_MAGIC):  # wasmtime-py would take it for a text
+        if not bytecode.startswith(_MAGIC):  # wasmtime-py would read other bytes as text
             raise InvalidModule("no WebAssembly module: it does not begin with the bytes 00 61 73 6d")
         _check_types(bytecode)
         try:
             if os.getpid() == self._process:
                 return self._module(wasmtime.Module(self._engine, bytecode))
-            # The threads that compile in parallel did not come along into this child process, and waiting for them
-            # would last for ever. Code compiled by another engine of the same configuration moves over as bytes.
+            # This child process does not have the threads that compile in parallel, and would wait for them for ever.
+            # So another engine with the same configuration compiles, and its code is transferred as bytes.
             return self._deserialise(bytes(wasmtime.Module(self._serial, bytecode).serialize()))
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(str(error)) from None
 
     def deserialise(self, compiled: bytes) -> WasmtimeModule:
-        """Load what `WasmtimeModule.serialise` of the same `fingerprint` gave. Raises: InvalidModule."""
+        """Load the result of `WasmtimeModule.serialise` of the same `fingerprint`. Raises: InvalidModule."""
         try:
             return self._deserialise(without_identity(self, compiled))
         except wasmtime.WasmtimeError as error:
@@ -129,13 +129,13 @@ class WasmtimeEngine:
         config.cranelift_opt_level = self._optimise
         allocate_registers = getattr(ffi, "wasmtime_config_cranelift_regalloc_algorithm_set", None)  # since version 46
         if self._optimise == "none" and allocate_registers is not None:
-            allocate_registers(config.ptr(), _SINGLE_PASS)  # which takes half of the time
+            allocate_registers(config.ptr(), _SINGLE_PASS)  # halves the time
         config.parallel_compilation = parallel
         config.max_wasm_stack = GUESTS
         # Some versions of wasmtime-py in our range have these as C functions only.
         ffi.wasmtime_config_memory_may_move_set(config.ptr(), False)
         ffi.wasmtime_config_memory_reservation_set(config.ptr(), _RESERVATION)
-        # Wasmtime's C API ends the process when it is asked for types of these proposals, and no filter needs them.
+        # Wasmtime's C API ends the process when it has to return a type of these proposals, which no filter needs.
         for proposal in _LEFT_OUT:
             switch = getattr(ffi, f"wasmtime_config_{proposal}_set", None)
             if switch is not None:
@@ -148,7 +148,7 @@ class WasmtimeEngine:
         )
 
     def _take_route(self, wanted: str | None) -> str:
-        """Set `_api` for a fast route. Returns what `note` should say."""
+        """Set `_api` if a fast route is used. Returns the text of `note`."""
         if wanted == "objects":
             return "wasmtime-py's objects, as requested (slow)"
         native, state = load("proxywasm_engine_wasmtime._native")
@@ -170,14 +170,17 @@ class WasmtimeEngine:
         self._api = None
         warnings.warn(
             f"wasmtime {self.version} is used through wasmtime-py's objects, which is many times slower, "
-            f"since its C API cannot be used: {problem}",
+            f"because its C API cannot be used: {problem}",
             RuntimeWarning,
             stacklevel=4,
         )
-        return f"wasmtime-py's objects (slow), since the C API cannot be used: {problem}"
+        return f"wasmtime-py's objects (slow), because the C API cannot be used: {problem}"
 
     def _open_fast_route(self, native: Any) -> str | None:
-        """Set `_api` if all is well, for calls from the extension `native` or over ctypes. Returns what is wrong."""
+        """Set `_api` for calls from the extension `native`, or through ctypes, if a check succeeds.
+
+        Returns a description of the problem, or ``None``.
+        """
         compiled = wasmtime.Module(self._engine, MODULE)
         self._api = None
         plain = self._module(compiled)
@@ -209,7 +212,7 @@ class WasmtimeEngine:
 
 
 def _check_types(bytecode: bytes) -> None:
-    """Refuse what Wasmtime's C API ends the process for, when it is asked for the type. Raises: InvalidModule."""
+    """Refuse types for which Wasmtime's C API ends the process when it has to return them. Raises: InvalidModule."""
     try:
         binary = Binary(bytecode)
         functions = [(f"import {module}.{name}", type) for module, name, _, type in binary.imports]
@@ -222,7 +225,10 @@ def _check_types(bytecode: bytes) -> None:
 
 
 def _processor_features() -> str:
-    """What decides which instructions compiled code may hold, as far as one can ask: Wasmtime checks it again."""
+    """The features of the processor, which determine the instructions in compiled code.
+
+    The system may report them incompletely; Wasmtime checks them again when it loads code.
+    """
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
             return next((line for line in lines if line.startswith(("flags", "Features"))), "")

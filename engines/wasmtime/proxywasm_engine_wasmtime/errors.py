@@ -1,4 +1,4 @@
-"""Failures with the same messages on both routes."""
+"""Errors that all routes raise with the same message."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from proxywasm_host.engine.protocol import LinkError, Trap, TrapKind
 __all__ = ["MAX_NESTED", "NESTED_TOO_DEEPLY", "another_thread", "closed", "link_failure"]
 
 MAX_NESTED = 64
-"""How many calls of one guest may nest. Sensible programs need three or four."""
+"""How deep calls of one guest may nest. Real filters need three or four levels."""
 NESTED_TOO_DEEPLY = f"host and guest call each other more than {MAX_NESTED} deep"
 
 
 def another_thread() -> RuntimeError:
-    """For a call from outside while guest code runs."""
+    """The error of a call while another thread runs the guest."""
     return RuntimeError("another thread is inside this instance: one instance serves one thread at a time")
 
 
 def closed() -> RuntimeError:
-    """For a call after `close`."""
+    """The error of a call after `close`."""
     return RuntimeError("the instance is closed")
 
 
 def link_failure(failure: BaseException) -> Exception | None:
-    """What to raise in place of `failure`, which ended an instantiation, if no guest code had run."""
+    """The error to raise instead of `failure`, if an instantiation failed before guest code ran; else ``None``."""
     if not isinstance(failure, Trap) or failure.kind is not TrapKind.OTHER or failure.frames:
         return None
     if "memory" in failure.message and "limit" in failure.message:

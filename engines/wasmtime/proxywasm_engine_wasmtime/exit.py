@@ -1,7 +1,7 @@
-"""wasmtime-py's objects at the end of the process.
+"""Silences wasmtime-py's objects at the end of the process.
 
-Objects that still live when the interpreter clears its modules call functions that are gone, and each prints an ignored
-exception. At that time nothing has to be freed any more, so the objects are told that they own nothing.
+Objects that still exist when the interpreter clears its modules call functions that are gone, and each prints an
+ignored exception. Nothing needs to be freed at that time, so the objects are made to own nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _alive: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def quiet_at_exit(managed: _T) -> _T:
-    """`managed`, which will say nothing if it outlives the interpreter."""
+    """Return `managed`, which will print nothing if it outlives the interpreter."""
     _alive.add(managed)
     return managed
 
@@ -26,5 +26,5 @@ def quiet_at_exit(managed: _T) -> _T:
 @atexit.register
 def _disown() -> None:
     for managed in list(_alive):
-        with suppress(ValueError):  # it is closed
+        with suppress(ValueError):  # already closed
             managed._consume()

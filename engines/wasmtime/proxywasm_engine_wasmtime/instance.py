@@ -1,4 +1,4 @@
-"""The fast routes: an instance that is reached through Wasmtime's C API, called by ctypes or by our C extension."""
+"""The fast routes: an instance behind Wasmtime's C API, which ctypes or our C extension calls."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _HOST_RAISED = b"a host function raised an exception"
 
 
 OTHER_LIMITS = (1_000_000, -1, 16, 1)
-"""Table elements, instances, tables and memories of a guest whose memory is limited: they take memory as well."""
+"""Limits of table elements, instances (unlimited), tables and memories, for guests with a memory limit."""
 
 
 class Store:
-    """A ``wasmtime_store_t`` and what has to live as long."""
+    """A ``wasmtime_store_t``, and the objects that must exist as long as it does."""
 
     __slots__ = ("_delete", "_kept", "api", "context", "pointer")
 
@@ -43,7 +43,7 @@ class Store:
         self.context: int = api.wasmtime_store_context(self.pointer)
 
     def keep(self, callback: Any) -> None:
-        """Keep `callback` alive as long as the guest may call it."""
+        """Keep `callback` until the store is freed."""
         self._kept.append(callback)
 
     def delete(self) -> None:
@@ -58,7 +58,7 @@ class Store:
 
 
 def _failure(api: CApi, error: int, trap: int, deadline: float | None) -> Trap:
-    """The exception for a call that left an error or a trap; `deadline` is given if that was why."""
+    """The exception for a call that left an error or a trap. `deadline` is set if the deadline has ended the call."""
     if trap:
         return traps.take_trap(api, trap)
     message, frames = traps.take_error(api, error)
@@ -68,26 +68,26 @@ def _failure(api: CApi, error: int, trap: int, deadline: float | None) -> Trap:
 
 
 class Trampolines(Protocol):
-    """The ways into a guest and out of it."""
+    """The functions that enter and leave a guest."""
 
     functions: dict[str, Callable[..., Any]]
     """The guest's functions by name."""
     places: dict[str, int]
-    """Addresses of 16 bytes, to be filled with the ``wasmtime_func_t`` of each."""
+    """For each name, the address of 16 bytes for its ``wasmtime_func_t``, which `FastInstance` fills in."""
     hosts: Sequence[tuple[Any, int | None]]
     """A callback and its environment for each host function."""
 
     def instantiate(self, module: int, imports: Any, count: int, instance: Any) -> None:
-        """``wasmtime_instance_new``. Raises what the start function and its host functions raise."""
+        """Call ``wasmtime_instance_new``. Raises what the start function and its host functions raise."""
 
     def shut(self) -> bool:
-        """Have every guest function refuse; whether nobody is inside. Raises: RuntimeError, for another thread's."""
+        """Refuse further calls. Returns whether no call is active. Raises: RuntimeError if another thread is inside."""
 
 
 class Underway:
-    """What the host functions of one instance share: what they raised, and what is to happen when the first is called.
+    """State that the host functions of one instance share: an exception, and a callback for the first call.
 
-    It is apart from `CtypesTrampolines` so that callbacks and host functions make no reference cycle.
+    It is separate from `CtypesTrampolines` so that callbacks and host functions make no reference cycle.
     """
 
     __slots__ = ("_api", "error", "starting")
@@ -98,36 +98,36 @@ class Underway:
         self.starting: Callable[[int], None] | None = starting
 
     def raised(self, error: BaseException) -> int:
-        """Keep what a host function raised; return the trap that ends the guest's call."""
+        """Store the exception of a host function. Returns the trap that ends the guest's call."""
         self.error = error
         trap: int = self._api.wasmtime_trap_new(_HOST_RAISED, len(_HOST_RAISED))
         return trap
 
     def interrupted(self, error: BaseException) -> None:
-        """Keep what was raised while guest code was stopped for a look at the clock."""
+        """Store an exception that was raised while guest code was interrupted to check the time."""
         self.error = error
 
     def arrived(self, caller: int) -> None:
-        """A host function is called with its slots at a new place: the first time, the instance is just starting."""
+        """Handle a call of a host function with slots at a new address. At the first one, the instance is starting."""
         if self.starting is not None:
             starting, self.starting = self.starting, None
             starting(caller)
 
 
 class _Outcome:
-    """What a call over ctypes leaves behind."""
+    """The state that a call through ctypes leaves."""
 
     __slots__ = ("_api", "_store", "_underway", "trap", "watch")
 
     def __init__(self, store: Store, underway: Underway, watch: Watch | None) -> None:
         self._api = store.api
-        self._store = store  # for guest functions, which hold us
+        self._store = store  # kept for guest functions, which refer to this object
         self._underway = underway
         self.trap = ctypes.c_void_p()
         self.watch = watch
 
     def failed(self, error: int | None) -> BaseException:
-        """What to raise after a call that left `error`, or a trap in its place."""
+        """The exception for a call that left `error`, or a trap instead."""
         api, trap, pending, watch = self._api, self.trap.value, self._underway.error, self.watch
         if pending is not None:
             self.forget()
@@ -139,7 +139,7 @@ class _Outcome:
         return _failure(api, error or 0, trap or 0, watch.seconds if watch is not None and expired else None)
 
     def forget(self) -> None:
-        """Drop what a call has left that ended in a Python exception."""
+        """Drop the state of a call that has ended with a Python exception."""
         if self.trap.value:
             self._api.wasm_trap_delete(self.trap.value)
             self.trap.value = None
@@ -194,7 +194,7 @@ class CtypesTrampolines:
         self.hosts: Sequence[tuple[Any, int | None]] = [(callback, None) for callback in callbacks]
 
     def instantiate(self, module: int, imports: Any, count: int, instance: Any) -> None:
-        """As `Trampolines.instantiate`."""
+        """See `Trampolines.instantiate`."""
         outcome = self._outcome
         if outcome.watch is not None:
             outcome.watch.enter()
@@ -215,7 +215,7 @@ class CtypesTrampolines:
         self._underway.starting = None
 
     def shut(self) -> bool:
-        """As `Trampolines.shut`."""
+        """See `Trampolines.shut`."""
         return self._shut()
 
 
@@ -257,7 +257,7 @@ class NativeTrampolines:
         self.shut: Callable[[], bool] = made.shut
 
     def instantiate(self, module: int, imports: Any, count: int, instance: Any) -> None:
-        """As `Trampolines.instantiate`."""
+        """See `Trampolines.instantiate`."""
         self._trampolines.instantiate(module, ctypes.addressof(imports), count, ctypes.addressof(instance))
 
 
@@ -266,12 +266,12 @@ def _letters(type: FunctionType) -> tuple[str, str]:
 
 
 class FastMemory:
-    """Linear memory as a view of its bytes where they are; they never move (see ``engine._config``)."""
+    """A view of linear memory, which never moves (see ``engine._config``)."""
 
     __slots__ = ("_base", "_range", "_size", "_store", "native_range", "view")
 
     def __init__(self, store: Store, memory: Any) -> None:
-        self._store = store  # whose bytes they are
+        self._store = store  # owns the bytes
         handle, context, size = ctypes.pointer(memory), store.context, store.api.wasmtime_memory_data_size
         self._base: int = store.api.wasmtime_memory_data(context, handle)
         self._size: Callable[[], int] | None = lambda: int(size(context, handle))
@@ -281,7 +281,7 @@ class FastMemory:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Make `view` show the whole of the memory. Returns whether it had grown."""
+        """Extend `view` to the whole memory. Returns whether the memory has grown."""
         size = self._size() if self._size else 0
         if size == len(self.view):
             return False
@@ -290,7 +290,7 @@ class FastMemory:
         return True
 
     def release(self) -> None:
-        """Let go of the bytes: `view` becomes empty, and a view taken before raises ``ValueError`` when used."""
+        """Release the bytes: `view` becomes empty, and earlier views raise ``ValueError`` when used."""
         view, self.view, self._size = self.view, memoryview(bytearray()), None
         self._range[1] = 0
         view.release()
@@ -335,14 +335,14 @@ class FastInstance:
         self._instantiate()
 
     def function(self, name: str) -> Callable[..., Any] | None:
-        """The exported function `name`, or ``None``. Raises: TypeError if it has values that are no numbers."""
+        """The exported function `name`, or ``None``. Raises: TypeError if its type has values other than numbers."""
         call = self._functions.get(name)
         if call is None:
             self._module.refuse_other_types(name)
         return call
 
     def close(self) -> None:
-        """Free the store. From inside a host function: calls are refused at once, the store is freed by the collector.
+        """Free the store. Inside a host function, refuse further calls and leave the rest to the garbage collector.
 
         Raises: RuntimeError if another thread is inside.
         """
@@ -373,7 +373,7 @@ class FastInstance:
             self._attach(lambda *wanted: bool(api.wasmtime_instance_export_get(store.context, at, *wanted)))
 
     def _arrived(self, caller: int) -> None:
-        """The start function calls a host function: what it needs can be had from its caller already."""
+        """Handle the first call of a host function, by the start function: its caller already has the exports."""
         api = self._store.api
         if not self._attached:
             self._attach(lambda *wanted: bool(api.wasmtime_caller_export_get(caller, *wanted)))

@@ -67,10 +67,13 @@ class WasmtimeModule:
     def instantiate(
         self, functions: Sequence[HostFunction], limits: Limits, bind: Callable[[Instance], None] | None = None
     ) -> Instance:
-        """Make an instance, see the protocol. Raises: LinkError, Trap; ValueError for a deadline without `deadline`."""
+        """Make an instance, see the protocol.
+
+        Raises: LinkError, Trap; ValueError for a deadline if the engine has the option ``deadline=False``.
+        """
         if limits.deadline is not None and not self.interruptible:
             raise ValueError("this engine was opened with deadline=False: its guests cannot be stopped")
-        _headroom()  # for all of it, with a start function and the host functions that it calls
+        _headroom()  # for the whole instantiation, with a start function and the host functions that it calls
         check_functions(self.imports, functions)
         check_stack()
         signals.bring_forward()
@@ -79,7 +82,7 @@ class WasmtimeModule:
         return ObjectsInstance(self, functions, limits, bind)
 
     def serialise(self) -> bytes:
-        """The compiled code, for `WasmtimeEngine.deserialise` of the same fingerprint."""
+        """The compiled code, for `WasmtimeEngine.deserialise` with the same fingerprint."""
         return self._identity + bytes(self.module.serialize())
 
     def refuse_other_types(self, name: str) -> None:

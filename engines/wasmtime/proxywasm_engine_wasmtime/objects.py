@@ -1,7 +1,7 @@
-"""The second route: the same instance made of wasmtime-py's own objects, through its documented interface.
+"""The slow route: the same instance made of wasmtime-py's objects, through its documented interface.
 
-Every call costs about twenty times as much. The fast route is checked against this one, which takes its place if the
-fast route does not fit the installed wheel.
+A call takes about twenty times as long. The fast routes are checked against this one, which is used instead if they do
+not fit the installed wheel.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 __all__ = ["ObjectsInstance", "ObjectsMemory"]
 
 _BITS = {"i32": 32, "i64": 64}
-_headroom = headroom(32)  # wasmtime-py has some calls to make before a host function has its turn
+_headroom = headroom(32)  # wasmtime-py makes some nested calls before it calls a host function
 
 
 class _HostRaised(Exception):
-    """Passes through wasmtime-py in place of what a host function raised."""
+    """Passes through wasmtime-py instead of the exception of a host function."""
 
 
 class ObjectsMemory:
-    """Linear memory as a view of its bytes where they are."""
+    """A view of linear memory."""
 
     __slots__ = ("_memory", "_store", "view")
 
@@ -59,14 +59,14 @@ class ObjectsMemory:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Make `view` show the whole of the memory. Returns whether it had grown."""
+        """Extend `view` to the whole memory. Returns whether the memory has grown."""
         if self._memory is None or self._memory.data_len(self._store) == len(self.view):
             return False
         self.view = memoryview(self._memory.get_buffer_ptr(self._store)).cast("B")
         return True
 
     def release(self) -> None:
-        """Let go of the bytes, as `FastMemory.release`."""
+        """Release the bytes, as `FastMemory.release` does."""
         view, self.view, self._memory = self.view, memoryview(bytearray()), None
         view.release()
 
@@ -112,14 +112,14 @@ class ObjectsInstance:
             self._attach(instance.exports(store).get)
 
     def function(self, name: str) -> Callable[..., Any] | None:
-        """The exported function `name`, or ``None``. Raises: TypeError if it has values that are no numbers."""
+        """The exported function `name`, or ``None``. Raises: TypeError if its type has values other than numbers."""
         call = self._functions.get(name)
         if call is None:
             self._module.refuse_other_types(name)
         return call
 
     def close(self) -> None:
-        """Free the store, as `FastInstance.close`."""
+        """Free the store, as `FastInstance.close` does."""
         self._refuse_other_threads()
         self._closed = True
         if self._memory is not None:
@@ -173,11 +173,11 @@ class ObjectsInstance:
 
     def _host(self, function: HostFunction) -> Callable[..., Any]:
         call, params, results = function.call, function.type.params, function.type.results
-        reference = weakref.ref(self)  # wasmtime-py holds `host` until the store is gone, which is ours
+        reference = weakref.ref(self)  # weak, because wasmtime-py holds `host` as long as our store exists
 
         def host(caller: wasmtime.Caller, *values: Any) -> Any:
             this = reference()
-            if this is None:  # whoever called the guest holds it
+            if this is None:  # only as a precaution: the caller of the guest holds it
                 raise _HostRaised
             this._depth = -this._depth
             try:
@@ -185,7 +185,7 @@ class ObjectsInstance:
                     this._attach(caller.get)
                 result = call(*map(_to_host, params, values))
                 return _to_guest(results[0], result) if results else None
-            except BaseException as error:  # noqa: BLE001 - comes out of the outermost call
+            except BaseException as error:  # noqa: BLE001 - the outermost call raises it
                 this._error = error
                 raise _HostRaised from None
             finally:
@@ -198,7 +198,7 @@ class ObjectsInstance:
 
         def call(*values: Any) -> Any:
             if len(values) != len(params):
-                raise TypeError(f"{len(params)} arguments are wanted, {len(values)} were given")
+                raise TypeError(f"expected {len(params)} arguments, got {len(values)}")
             arguments = list(map(_to_guest, params, values))
             result = self._inside(lambda: function(store, *arguments))
             return _to_host(results[0], result) if results else None

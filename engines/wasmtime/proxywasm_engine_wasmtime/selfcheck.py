@@ -1,4 +1,4 @@
-"""Does the fast route do what wasmtime-py's own objects do? Asked once, when an engine is opened."""
+"""Checks that a fast route returns the same as wasmtime-py's objects, once when an engine is opened."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MIX = FunctionType(("i32", "i64", "f32", "f64"), ("i64",))
 
 
 def transcript(instantiate: Callable[[Module, HostFunction], Instance], module: Module) -> list[object]:
-    """What can be seen when an instance of `module` is put through its paces."""
+    """Call all functions of an instance of `module`. Returns the results, traps and memory that each call leaves."""
     seen: list[object] = []
 
     def mix(*values: float) -> int:

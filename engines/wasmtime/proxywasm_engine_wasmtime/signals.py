@@ -1,12 +1,12 @@
-"""Wasmtime's signal handlers, kept in front of others.
+"""Keeps Wasmtime's signal handlers in front of others.
 
-Most traps are signals: a bad access to memory is a SIGSEGV, ``unreachable`` a SIGILL. Wasmtime installs its handlers
-once per process, in front of the existing ones, and passes on signals that are not its own. A handler that comes later
-(``faulthandler.enable()``, which pytest calls as well) stands before Wasmtime's and ends the process at the next trap.
-So whenever an instance is made, Wasmtime's handlers are put back in front; and at each outermost call if faulthandler
-was enabled meanwhile, or disabled, for then it puts back those that it found. (To look at the handlers themselves takes
-a system call, which costs more than the guest's.) Code that checks instead of faulting would be the alternative: it is
-twice as large, takes twice as long to compile, and accesses memory a tenth slower.
+Most traps are signals: an invalid access to memory is a SIGSEGV, ``unreachable`` a SIGILL. Wasmtime installs its
+handlers once per process, in front of the existing ones, and passes other signals on to them. A handler that is
+installed later (by ``faulthandler.enable()``, which pytest calls too) runs before Wasmtime's, and ends the process at
+the next trap. So Wasmtime's handlers are put in front again when an instance is made. This also happens at an outermost
+call if faulthandler was enabled since the last one, or disabled, which restores the handlers that it found. (A check of
+the handlers themselves needs a system call, which takes longer than a call of the guest.) The alternative, code with
+explicit checks, is twice as large, takes twice as long to compile, and accesses memory a tenth slower.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["SEEN", "bring_forward", "is_enabled", "remember"]
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGSEGV", "SIGILL", "SIGFPE", "SIGBUS") if hasattr(signal, name)]
 _Action = ctypes.c_void_p * 32
-"""A ``struct sigaction`` and room to spare. On Linux and macOS it begins with the handler's address."""
+"""At least the size of a ``struct sigaction``, which on Linux and macOS begins with the address of the handler."""
 
 
 def _open_libc() -> Any:
@@ -39,7 +39,7 @@ _libc = _open_libc()
 
 
 class _Origin(ctypes.Structure):
-    """``Dl_info``: which library an address belongs to."""
+    """``Dl_info``: the library that contains an address."""
 
     _fields_ = [
         ("path", ctypes.c_char_p),
@@ -53,7 +53,7 @@ _wasmtimes: dict[int, ctypes.Array[ctypes.c_void_p]] = {}
 
 
 def remember() -> None:
-    """Note which handlers are Wasmtime's. To be called when it has installed them, which its first engine does."""
+    """Record Wasmtime's handlers. Must be called after the first engine, which installs them, is made."""
     ours = _library(ctypes.cast(ffi.dll.wasm_engine_new, ctypes.c_void_p).value)
     for number in _SIGNALS:
         action = _current(number)
@@ -63,11 +63,11 @@ def remember() -> None:
 
 
 SEEN = [False]
-"""Whether faulthandler was enabled when `bring_forward` was called last: where it is not so now, call that again."""
+"""Whether faulthandler was enabled at the last call of `bring_forward`. If that has changed, call it again."""
 
 
 def bring_forward() -> None:
-    """Put Wasmtime's handlers in front, if others were installed after them."""
+    """Put Wasmtime's handlers in front if others were installed after them."""
     SEEN[0] = is_enabled()
     for number, action in _wasmtimes.items():
         if _current(number)[0] != action[0]:

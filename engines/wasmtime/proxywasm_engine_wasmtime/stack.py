@@ -1,7 +1,7 @@
-"""How far down a guest may go on the stack of a thread.
+"""Checks the size of a thread's stack.
 
-Wasmtime ends a guest with a trap when the guest has used `GUESTS`. It does not check whether the thread has as much: on
-a smaller thread, a guest that recurses would end the process. So guests are refused on threads with less.
+Wasmtime ends a guest with a trap when the guest has used `GUESTS` bytes of stack. It does not check whether the thread
+has that much: on a smaller stack, a recursive guest would crash the process. So guests are refused on such threads.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from proxywasm_host.engine.stack import own_stack
 __all__ = ["GUESTS", "check_stack"]
 
 GUESTS = 512 << 10
-"""Bytes for a guest."""
+"""Bytes of stack that a guest may use."""
 _NEEDED = GUESTS + (192 << 10)
-"""With what Wasmtime and Python need in a host function."""
+"""The same, plus what Wasmtime and Python need in a host function."""
 
 
 class _Here(threading.local):
@@ -26,7 +26,7 @@ _here = _Here()
 
 
 def check_stack() -> None:
-    """Raises: RuntimeError, on a thread with too small a stack."""
+    """Check the stack of this thread. Raises: RuntimeError if it is too small."""
     if _here.suffices:
         return
     stack = own_stack()

@@ -1,16 +1,16 @@
-"""The trampolines of one module, host → guest and guest → host, written out as Python source and compiled once.
+"""The trampolines of one module, host → guest and guest → host, generated as Python source and compiled once.
 
-Calling through ctypes costs little if nothing is looked up or converted on the way. So for each module one function
-``link`` is generated. Each instance calls it once, and gets for each type of an export or import what makes closures in
-which arity and types are unrolled. All closures of an instance share its cells, above all `depth`, which is
+A call through ctypes is fast if it needs no lookups and no conversions. So one function ``link`` is generated for each
+module. Each instance calls it once, and gets a factory of closures for each type of an export or import, without loops
+over parameters. All closures of an instance share its cells, above all `depth`, which is
 
-* 0 while nobody is in the guest,
-* *n* > 0 while guest code runs, *n* calls deep: the one thread inside executes no Python, so whoever calls now is
-  another thread and is refused,
-* *-n* while a host function runs, called by the guest that is *n* calls deep: only the thread `owner_thread` may go in.
+* 0 while no thread is in the guest,
+* *n* > 0 while guest code runs, *n* calls deep: the thread inside runs no Python, so a call now comes from another
+  thread and is refused,
+* *-n* while a host function runs, called by the guest at depth *n*: only the thread `owner_thread` may enter the guest.
 
-Values cross in slots of 16 bytes, little endian. Each guest function owns its slots. That is safe however calls nest:
-Wasmtime reads all arguments before the guest runs, and writes the result after everything nested has returned.
+Values are passed in slots of 16 bytes, little endian. Nested calls of a guest function share its slots, which is safe:
+Wasmtime reads all arguments before the guest runs, and writes the result after all nested calls have returned.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _ANSWER = {
     "f32": "c_float.from_address(at).value = {0}",
     "f64": "c_double.from_address(at).value = {0}",
 }
-_MAX_VIEWS = 1024  # guest stacks are deep at times, and each depth has its own address
-# Looking at slots in a new place is the moment to end endless nesting, since deeper calls have theirs elsewhere.
+_MAX_VIEWS = 1024  # the slots of each depth have another address, and guest stacks may be deep
+# Endless nesting is detected when slots have a new address, because each deeper call has other slots.
 _HEADROOM = 3
-"""Calls within each other that a host function makes to tell what was raised, or a guest function to clear it away."""
+"""Depth of the Python calls with which a host function reports an exception, or a guest function cleans up."""
 
 _HEAD = """\
 def link(invoke, context, trap, trap_at, failed, forget, raised, arrived, refuse, busy, watch):
@@ -98,8 +98,8 @@ _GUEST = """
 
         return guest, function
 """
-# `count` is passed as a pointer to that address: a size_t argument that ctypes need not convert.
-# What invoke can raise is an interrupt (Ctrl-C) that Python took up on return; it leaves a trap or an error behind.
+# `count` is passed as a pointer with this address: a size_t argument that ctypes passes without conversion.
+# `invoke` raises only if Python handles an interrupt (Ctrl-C) when it returns; then there may be a trap or an error.
 
 _WATCHED = """
                     watch.enter()"""
@@ -136,12 +136,13 @@ _TAIL = """
 def compile_link(
     guests: tuple[FunctionType, ...], hosts: tuple[FunctionType, ...], *, watched: bool
 ) -> Callable[..., tuple[list[Any], list[Any], Callable[[], bool]]]:
-    """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`, each given once.
+    """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`.
 
-    ``link`` returns, for each of `guests`, what makes a guest function (a callable of plain numbers) and the place of
-    16 bytes into which its ``wasmtime_func_t`` has to be copied; for each of `hosts`, what makes of a handler a host
-    function (to be made into a ctypes callback); and ``shut``, which makes every guest function refuse and tells
-    whether nobody is inside. If `watched`, ``watch.enter()`` runs before each outermost call.
+    Neither has duplicates. ``link`` returns three results. For each of `guests`, a factory of guest functions, which
+    accept plain numbers, and of the 16 bytes into which the caller copies the ``wasmtime_func_t``. For each of `hosts`,
+    a factory that makes a host function of a handler; the caller makes a ctypes callback of it. And ``shut``, which
+    makes all guest functions refuse calls, and returns whether no call is active. If `watched`, ``watch.enter()`` runs
+    before each outermost call.
     """
     names: dict[str, Any] = {
         "bring_forward": bring_forward,
@@ -158,7 +159,7 @@ def compile_link(
         "c_float": c_float,
         "c_double": c_double,
         "seen": SEEN,
-        # Long enough for any import: a view only serves to reach what is there.
+        # Long enough for any import: each host function reads only its own arguments.
         "View": (c_uint32 * (4 * max([1, *(len(type.params) for type in hosts)]))).from_address,
     }
     source = [_HEAD]
@@ -172,7 +173,7 @@ def compile_link(
             hosts=", ".join(f"make_host_{i}" for i in range(len(hosts))),
         )
     )
-    exec(compile("".join(source), "<wasmtime trampolines>", "exec"), names)  # noqa: S102 - the text is all our own
+    exec(compile("".join(source), "<wasmtime trampolines>", "exec"), names)  # noqa: S102 - the source is our own
     link: types.FunctionType = names["link"]
     link.__code__ = extend_try_within(link.__code__, "host")
     return link

@@ -27,11 +27,11 @@ _KINDS = {
     9: TrapKind.UNREACHABLE,
     10: TrapKind.DEADLINE,
 }
-"""By the numbers of ``wasmtime_trap_code_enum``, which only ever got new members at its end."""
+"""By the numbers of ``wasmtime_trap_code_enum``, which has only ever been extended at its end."""
 
 
 def take_trap(api: CApi, trap: int) -> Trap:
-    """Turn the ``wasm_trap_t`` at address `trap` into an exception, and free it."""
+    """Convert the ``wasm_trap_t`` at address `trap` to an exception, and free it."""
     code = ctypes.c_uint8()
     kind = TrapKind.OTHER
     if api.wasmtime_trap_code(trap, code):
@@ -43,7 +43,7 @@ def take_trap(api: CApi, trap: int) -> Trap:
 
 
 def take_error(api: CApi, error: int) -> tuple[str, list[Frame]]:
-    """Message and backtrace of the ``wasmtime_error_t`` at address `error`, which is freed."""
+    """Return message and backtrace of the ``wasmtime_error_t`` at address `error`, and free it."""
     message = _text(api, api.wasmtime_error_message, error)
     frames = _frames(api, api.wasmtime_error_wasm_trace, error)
     api.wasmtime_error_delete(error)
@@ -51,10 +51,10 @@ def take_error(api: CApi, error: int) -> tuple[str, list[Frame]]:
 
 
 def from_object(trap: wasmtime.Trap) -> Trap:
-    """The same for a trap of wasmtime-py."""
+    """Convert a trap of wasmtime-py."""
     try:
         code = trap.trap_code
-    except ValueError:  # a code younger than that version of wasmtime-py
+    except ValueError:  # a code newer than this version of wasmtime-py
         code = None
     kind = TrapKind.OTHER if code is None else _KINDS.get(code.value, TrapKind.OTHER)
     frames = [
@@ -69,13 +69,13 @@ def from_object(trap: wasmtime.Trap) -> Trap:
 
 
 def cause(message: str) -> str:
-    """The innermost cause in one of Wasmtime's messages, which put a backtrace and a list of causes around it."""
+    """The innermost cause in a message of Wasmtime, without the backtrace and the list of causes."""
     last = message.rpartition("Caused by:")[2].strip()
     return " ".join(line.strip() for line in last.splitlines())
 
 
 def _offset(offset: int) -> int | None:
-    return offset if offset < 1 << 32 else None  # all bits are set where there is none
+    return offset if offset < 1 << 32 else None  # all bits are set if it is unknown
 
 
 def _trap(kind: TrapKind, message: str, frames: list[Frame]) -> Trap:

@@ -97,7 +97,7 @@ static int call(Guest *self, const uint64_t *slots, uint64_t *answer) {
 }
 
 static int wrong_number(const Guest *self, Py_ssize_t count) {
-    PyErr_Format(PyExc_TypeError, "%zd arguments are wanted, %zd were given", self->count, count);
+    PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", self->count, count);
     return -1;
 }
 

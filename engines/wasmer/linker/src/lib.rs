@@ -1,16 +1,16 @@
-//! Stands in for the linker of this name, which `wasmer-compiler` needs for artifacts in the ELF format only.
+//! A substitute for the linker of this name, which `wasmer-compiler` needs only for artifacts in the ELF format.
 //!
-//! We never ask for those, but the linker would take as long to build as everything else. This has the part of its
-//! interface that is named there, and refuses to link.
+//! This engine never makes such artifacts, but the linker would take as long to build as everything else. This crate
+//! has the part of its interface that `wasmer-compiler` uses, and refuses to link.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub mod error {
-    //! What goes wrong.
+    //! Errors.
 
-    /// A message.
+    /// An error with a message.
     #[derive(Debug)]
     pub struct Error(pub String);
 

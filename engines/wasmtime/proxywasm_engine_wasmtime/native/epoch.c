@@ -1,7 +1,7 @@
-/* What a guest does that has been at work for a while: look at its deadline and at signals, and let go of the GIL. */
+/* A guest that has run for some time checks its deadline and signals, and releases the GIL. */
 #include "native.h"
 
-enum { LOOKS = 10 }; /* epochs between two looks at signals, which take the GIL */
+enum { LOOKS = 10 }; /* epochs between two checks of signals, which need the GIL */
 
 void *epoch_reached(void *context, void *environment, uint64_t *ticks, uint8_t *kind) {
     Trampolines *self = environment;

@@ -1,11 +1,11 @@
-/* Guest functions as Python callables, which C code may call past Python's numbers. */
+/* Guest functions as Python callables, which C code may call without Python's numbers. */
 #include "native.h"
 
-/* Arguments in and result out of `slots`. 0, or -1 with an exception. */
+/* Call the guest with arguments in `slots`, which receive the result. Returns 0, or -1 with an exception. */
 static int run(Guest *self, Slot *slots) {
     Trampolines *trampolines = self->trampolines;
     if (!trampolines) return PyErr_SetString(PyExc_RuntimeError, "the instance is gone"), -1;
-    Py_INCREF(trampolines); /* before the GIL may be let go of */
+    Py_INCREF(trampolines); /* before the GIL may be released */
     int failed = -1;
     if (trampolines_enter(trampolines)) {
         void *trap = NULL;
@@ -18,7 +18,7 @@ static int run(Guest *self, Slot *slots) {
 }
 
 static void wrong_number(const Guest *self, Py_ssize_t count) {
-    PyErr_Format(PyExc_TypeError, "%zd arguments are wanted, %zd were given", self->count, count);
+    PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", self->count, count);
 }
 
 static PyObject *guest_call(PyObject *guest, PyObject *const *args, size_t flags, PyObject *keywords) {
@@ -34,7 +34,7 @@ static PyObject *guest_call(PyObject *guest, PyObject *const *args, size_t flags
     return result;
 }
 
-/* The way into a guest function that leaves Python out, see the engine protocol. */
+/* The function behind the attribute `native_call`, see the engine protocol. */
 static int native_call(void *guest, uint64_t *words, size_t count) {
     Guest *self = guest;
     Slot slots[FEW];

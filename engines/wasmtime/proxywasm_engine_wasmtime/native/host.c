@@ -1,11 +1,11 @@
-/* Host functions as Wasmtime's callbacks. */
+/* Host functions as callbacks for Wasmtime. */
 #include "native.h"
 
 enum { MAX_NESTED = 64 }; /* as in errors.py */
 
 static const char HOST_RAISED[] = "a host function raised an exception";
 
-/* Call the host function; the result is in the first slot. 0, or -1 with an exception. */
+/* Call the host function; the first slot receives the result. Returns 0, or -1 with an exception. */
 static int call_host(const Host *host, Slot *slots) {
     if (host->native.call) {
         int64_t result = host->native.call(host->native.self, (const uint64_t *)slots, sizeof(Slot) / sizeof(uint64_t));
@@ -59,9 +59,9 @@ void *host_called(void *environment, void *caller, Slot *slots, size_t count) {
     return trap;
 }
 
-/* -- Making one ----------------------------------------------------------------------------------------------- */
+/* -- Making a host function ----------------------------------------------------------------------------------- */
 
-/* `native_entry` of a host function, where it has one that its type allows. */
+/* Use the `native_entry` of a host function, if it has one and its type allows it. */
 static int find_entry(Host *host) {
     void *entry;
     if (proxywasm_find(host->call, "native_entry", PROXYWASM_HOSTCALL, &entry)) return -1;

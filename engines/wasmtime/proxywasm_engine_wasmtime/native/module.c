@@ -1,4 +1,4 @@
-/* The module, and Wasmtime's functions. */
+/* The Python module, and the table of Wasmtime's functions. */
 #include "native.h"
 
 Api api;
@@ -14,7 +14,7 @@ static PyObject *use(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* prepare(is_enabled, bring_forward, check_stack): what is called before a guest is entered */
+/* prepare(is_enabled, bring_forward, check_stack): the functions to call before a guest is entered */
 static PyObject *prepare(PyObject *module, PyObject *args) {
     PyObject *functions[3];
     if (!PyArg_ParseTuple(args, "O!OO", &PyCFunction_Type, &functions[0], &functions[1], &functions[2])) return NULL;

@@ -1,5 +1,5 @@
-/* Moves the epoch of one engine on while its guests are called: a thread that Python knows nothing of. It ends after a
- * second in which no guest was called, and the next call starts another one. */
+/* Advances the epoch of one engine while its guests run, in a thread unknown to Python. The thread ends after a second
+ * without a call, and the next call starts another one. */
 #include "native.h"
 
 #include <errno.h>
@@ -16,13 +16,13 @@ struct Ticker {
     pthread_mutex_t lock;
     pthread_cond_t stopped;
     pthread_t thread;
-    bool made, stop; /* there is a thread to be joined; it is to end */
+    bool made, stop; /* the thread exists and must be joined; it must end */
     atomic_bool running, used;
     unsigned generation;
 };
 
-static unsigned generation; /* counted up in a child process, where threads are gone and locks are in any state */
-static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER; /* guests that run without the GIL may start us too */
+static unsigned generation; /* incremented in a child process, which has no threads and locks in any state */
+static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER; /* guests that run without the GIL may start threads too */
 
 static void in_child(void) {
     generation++;
@@ -54,7 +54,7 @@ static void *run(void *ticker) {
     }
     atomic_store(&self->running, false);
     pthread_mutex_unlock(&self->lock);
-    /* A call that saw us running just before meets this last epoch, and that starts us again. */
+    /* A call that saw `running` before it was reset reaches this last epoch, and starts another thread. */
     api.engine_increment_epoch(self->pointer);
     return NULL;
 }
@@ -84,7 +84,7 @@ static void start(Ticker *self) {
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for Python's threads */
     atomic_store(&self->running, true);
     self->made = !pthread_create(&self->thread, NULL, run, self);
-    if (!self->made) atomic_store(&self->running, false); /* tried again at the next call */
+    if (!self->made) atomic_store(&self->running, false); /* the next call tries again */
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_mutex_unlock(&starting);
 }

@@ -1,11 +1,11 @@
-/* The trampolines of one instance: who may enter its guest, what happens on the way in and back, and what is freed when. */
+/* The trampolines of one instance: how its guest is entered and left, and which objects they keep alive. */
 #include "native.h"
 
-static PyObject *is_enabled, *bring_forward, *check_stack; /* faulthandler's, and those of signals.py and stack.py */
+static PyObject *is_enabled, *bring_forward, *check_stack; /* of faulthandler, signals.py and stack.py */
 static bool was_enabled;
 static _Thread_local bool stack_suffices;
 
-/* Have Wasmtime's handlers in front again if faulthandler was enabled or disabled, see signals.py. */
+/* Put Wasmtime's handlers in front again if faulthandler was enabled or disabled, see signals.py. */
 static bool follow_faulthandler(void) {
     PyObject *answer = PyCFunction_GET_FUNCTION(is_enabled)(PyCFunction_GET_SELF(is_enabled), NULL);
     if (!answer) return false;
@@ -19,7 +19,7 @@ static bool follow_faulthandler(void) {
     return true;
 }
 
-/* Whether this thread's stack is large enough, see stack.py. If not, an exception is set. */
+/* Whether this thread's stack is large enough, see stack.py. Otherwise sets an exception. */
 static bool has_stack(void) {
     if (stack_suffices) return true;
     PyObject *done = PyObject_CallNoArgs(check_stack);
@@ -102,7 +102,7 @@ static int trampolines_init(Trampolines *self, PyObject *args, PyObject *keyword
     return 0;
 }
 
-/* instantiate(module, imports, count, instance): addresses, and how many imports */
+/* instantiate(module, imports, count, instance): three addresses, and the number of imports */
 static PyObject *trampolines_instantiate(Trampolines *self, PyObject *args) {
     unsigned long long module, imports, instance;
     Py_ssize_t count;
@@ -115,7 +115,7 @@ static PyObject *trampolines_instantiate(Trampolines *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* Every guest function refuses from now on. Returns whether nobody is inside. */
+/* shut(): make all guest functions refuse calls. Returns whether no call is active. */
 static PyObject *trampolines_shut(Trampolines *self, PyObject *unused) {
     if (is_elsewhere(self)) return another_thread();
     self->closed = true;

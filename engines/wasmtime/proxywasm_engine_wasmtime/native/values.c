@@ -1,4 +1,4 @@
-/* Python's numbers and the slots in which values cross. */
+/* Converts between Python's numbers and the slots that carry values. */
 #include "native.h"
 
 int to_slot(char kind, PyObject *value, Slot *slot) {
