@@ -68,7 +68,7 @@ def test_a_sub_interpreter(engine_name):
     assert (before, after, done.returncode, done.stderr) == ("401", "401", 0, "")
     assert told == (
         f"engine '{engine_name}' is not usable in a sub-interpreter: "
-        "have the main one run this (WSGIApplicationGroup %{GLOBAL} in mod_wsgi)"
+        "run this in the main interpreter (WSGIApplicationGroup %{GLOBAL} in mod_wsgi)"
     )
     assert calls == "[((), 0)]"
     if note == "on":

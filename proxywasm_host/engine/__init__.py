@@ -1,4 +1,4 @@
-"""WebAssembly engines: their interface (`protocol`), finding them (`registry`), and compiled code (`cache`).
+"""WebAssembly engines: their interface (`protocol`), their discovery (`registry`), and compiled code (`cache`).
 
 A new engine is a separate distribution, like those in the folder ``engines`` of the project; docs/write-an-engine.md
 describes how to write one.

@@ -1,7 +1,7 @@
 """Helpers that adapters of engines share.
 
-They check types of functions and the functions given for imports, identify serialised code, give C code the guest's
-memory, and tell engines of new signal handlers.
+They check types of functions and the functions given for imports, identify serialised code, describe the guest's memory
+for C code, and notify engines of new signal handlers.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = [
 ]
 
 NUMERIC = frozenset({"i32", "i64", "f32", "f64"})
-"""The types whose values can cross."""
+"""The types of values that can cross between guest and host."""
 
 listeners: list[Callable[[], object]] = []
-"""Called when an engine has installed signal handlers, for an engine whose own handlers have to run first."""
+"""Functions to call when an engine has installed signal handlers, for engines whose handlers must run first."""
 
 
 def handlers_changed() -> None:
-    """An adapter calls this when it, or its engine, has installed signal handlers."""
+    """Notify the `listeners`. An adapter calls this when it, or its engine, has installed signal handlers."""
     for listener in listeners:
         listener()
 
@@ -43,7 +43,7 @@ def is_numeric(type: FunctionType) -> bool:
 
 
 def check_functions(imports: Sequence[Import], functions: Sequence[HostFunction]) -> None:
-    """Check that there is a host function for each import, in its place and of its type.
+    """Check that each import has a host function, in the same order and of the same type.
 
     Raises: LinkError, which names the import.
     """
@@ -61,7 +61,7 @@ def check_functions(imports: Sequence[Import], functions: Sequence[HostFunction]
         if (offered.module, offered.name) != (wanted.module, wanted.name):
             raise LinkError(f"{name}: the host function in its place is {offered.module}.{offered.name}")
         if offered.type != wanted.type:
-            raise LinkError(f"{name}: the guest wants {wanted.type}, the host offers {offered.type}")
+            raise LinkError(f"{name}: the guest imports {wanted.type}, but the host offers {offered.type}")
 
 
 def identity(engine: Engine) -> bytes:
@@ -70,24 +70,27 @@ def identity(engine: Engine) -> bytes:
 
 
 def without_identity(engine: Engine, compiled: bytes) -> bytes:
-    """The code behind the identity of `engine`. Raises: InvalidModule if there is another identity, or none."""
+    """The code after the identity of `engine`. Raises: InvalidModule if the identity is missing or differs."""
     wanted = identity(engine)
     if compiled.startswith(wanted):
         return compiled[len(wanted) :]
     if compiled.startswith(b"proxywasm "):
         found = compiled[: compiled.find(b"\n", 0, 200)].decode(errors="replace")
         raise InvalidModule(
-            f"this is code of {found!r}, which is another engine, another version or has other options than "
+            f"this code is from {found!r}, an engine with another name, version or options than "
             f"{wanted.decode().strip()!r}: compile the module again"
         )
-    raise InvalidModule("these bytes are not what an engine has serialised: compile the module")
+    raise InvalidModule("these bytes are not a module that an engine has serialised: compile the module")
 
 
-_MEMORY = f"proxywasm_host.memory.{NATIVE_ABI}".encode()  # for as long as the process: capsules keep its address
+_MEMORY = f"proxywasm_host.memory.{NATIVE_ABI}".encode()  # kept for ever, because capsules refer to its address
 
 
 def memory_capsule(address: int) -> object:
-    """A capsule for `native_range` of a memory, of the address of a ``Proxywasm_memory``. Raises: ValueError, for 0."""
+    """Make the capsule `native_range` of a memory. `address` is that of a ``Proxywasm_memory``.
+
+    Raises: ValueError if `address` is 0.
+    """
     make = ctypes.pythonapi.PyCapsule_New
     make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
     return make(address, _MEMORY, None)

@@ -1,9 +1,9 @@
-"""Keeps compiled modules in the process and on disk, so that a filter is compiled once and then loads fast.
+"""Caches compiled modules in the process and on disk, so that a filter is compiled once and then loads fast.
 
 Compiled code is native code: a user who can write to our directory could run code in our process. So a file is loaded
-only if it is a plain file of this user that nobody else may write to, and if its message authentication code fits its
-contents and its name. The code is made with a random key beside the file, which only this user can read. All other
-modules are compiled anew.
+only if it is a plain file of this user that no other user may write to, and if its message authentication code matches
+its contents and name. The key of this code is random, in the same directory, and only this user can read it. All other
+modules are compiled again.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _MAC_SIZE = 32
 _KEY_SIZE = 32
 _KEY_NAME = "key"
 _SUFFIX = ".module"
-_ABANDONED = 3600  # seconds after which a temporary file is nobody's any more
+_ABANDONED = 3600  # seconds after which a temporary file is no longer in use
 
 SLOW = 1.0
-"""Seconds of compiling after which it is logged."""
+"""Seconds after which compiling is logged."""
 
 
 def _debug(message: str, *args: object) -> None:
-    import logging  # noqa: PLC0415 - only where something is amiss: it takes a tenth of our time to import
+    import logging  # noqa: PLC0415 - only for problems: it takes a tenth of our time to import
 
     logging.getLogger(__name__).debug(message, *args)
 
@@ -55,7 +55,7 @@ def _info(message: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A module, where it came from, and how many seconds that took."""
+    """A module, its origin, and the seconds that it took to load."""
 
     module: Module
     origin: Literal["memory", "disk", "compiled"]
@@ -65,7 +65,7 @@ class Loaded:
 def default_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
     """The directory of compiled modules: ``$PROXYWASM_CACHE_DIR`` (empty: none), or one in the user's cache directory.
 
-    Returns: the directory, which need not exist; ``None`` to keep nothing on disk.
+    The directory need not exist. The result is ``None`` if nothing is to be stored on disk.
     """
     if (chosen := environment.get("PROXYWASM_CACHE_DIR")) is not None:
         return Path(chosen).expanduser() if chosen else None
@@ -80,9 +80,9 @@ class ModuleCache:
     """Compiled modules by engine and bytecode. Any number of threads and processes may share a directory.
 
     Args:
-        directory: Where to keep compiled code, see `default_directory`; ``None`` for the process alone.
-        keep: How many modules to keep in memory; the one not asked for the longest goes first.
-        size_limit: Bytes that the directory may hold; files not loaded for the longest time are removed first.
+        directory: The directory for compiled code, see `default_directory`; ``None`` to cache in memory only.
+        keep: How many modules to keep in memory; the least recently used is removed first.
+        size_limit: Maximum size of the directory in bytes; the least recently used files are removed first.
         slow: Called with a sentence, in a separate thread, when compiling takes more than a second; by default the
             standard library's logger of this module gets it as ``INFO``.
     """
@@ -115,8 +115,8 @@ class ModuleCache:
     ) -> Module:
         """The compiled module of `bytecode`.
 
-        If it is not there, `compile` makes it, by default ``engine.compile(bytecode)``. That may refuse it, by any
-        exception, and do otherwise under other `rules`: what was compiled under some is not found under others.
+        If it is not cached, `compile` makes it, by default ``engine.compile(bytecode)``. `compile` may raise any
+        exception. If it depends on other options, `rules` identifies them: modules are cached separately for each.
 
         Raises: InvalidModule.
         """
@@ -125,11 +125,11 @@ class ModuleCache:
     def fetch(
         self, engine: Engine, bytecode: bytes, compile: Callable[[], Module] | None = None, rules: str = ""
     ) -> Loaded:
-        """As `load`, and tell where the module came from. Raises: InvalidModule."""
+        """Load a module like `load`, and return its origin too. Raises: InvalidModule."""
         began = time.perf_counter()
-        # A module of an engine that keeps nothing on disk holds its bytecode, whose hash is known: no digest is needed.
+        # Modules that are not stored on disk are identified by their bytecode, whose hash is cached: no digest needed.
         digest = _digest(bytecode, rules) if engine.capabilities.serialise else b""
-        key = (id(engine), digest or (rules, bytecode))  # the entry holds the engine, so that its id stays its own
+        key = (id(engine), digest or (rules, bytecode))  # the entry holds the engine, so its id remains unique
         with self._one_at_a_time(key):
             module = self._remembered(key)
             origin: Literal["memory", "disk", "compiled"] = "memory"
@@ -149,18 +149,18 @@ class ModuleCache:
             try:
                 return engine.deserialise(compiled), "disk"
             except InvalidModule as error:
-                _debug("compiled module %s is compiled anew: %s", name, error)
-        module = compile("the next time it is loaded at once" if disk else "it is not kept")
+                _debug("compiled module %s is compiled again: %s", name, error)
+        module = compile("next time it loads at once" if disk else "it is not cached on disk")
         if disk:
             disk.write(name, module.serialise())
         return module, "compiled"
 
     def _timed(self, engine: Engine, bytecode: bytes, compile: Callable[[], Module], then: str) -> Module:
-        """Compile, and say so if that takes long."""
+        """Compile, and report it if it takes long."""
         told = f"compiling a module of {len(bytecode) / 1e6:.1f} MB on {engine.name} takes more than a second; {then}"
         timer = threading.Timer(SLOW, self._slow, [told])
         timer.daemon = True
-        with suppress(RuntimeError):  # no thread is to be had: then nothing is said
+        with suppress(RuntimeError):  # if no thread can be started, nothing is reported
             timer.start()
         try:
             return compile()
@@ -206,7 +206,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Disk:
-    """The directory. Its methods raise nothing: an unreadable file counts as absent, an unwritable one is not kept."""
+    """The directory. Its methods raise nothing: an unreadable file counts as missing, and failed writes are ignored."""
 
     def __init__(self, directory: Path, size_limit: int) -> None:
         self.directory = directory
@@ -214,7 +214,7 @@ class _Disk:
         self._complained = False
 
     def read(self, name: str) -> bytes | None:
-        """The contents kept under `name`, if they are ours and whole."""
+        """The contents of the file `name`, if they are ours and complete."""
         try:
             with open_own(self.directory / name) as file:
                 head = file.read(len(_MAGIC) + _MAC_SIZE)
@@ -222,7 +222,7 @@ class _Disk:
             if compare_digest(head, _MAGIC + self._mac(name, contents)):
                 os.utime(self.directory / name)  # for the order of removal
                 return contents
-            _debug("compiled module %s is torn or tampered with: it is compiled anew", name)
+            _debug("compiled module %s is incomplete or was tampered with: it is compiled again", name)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -230,7 +230,7 @@ class _Disk:
         return None
 
     def write(self, name: str, contents: bytes) -> None:
-        """Keep `contents` under `name`, all of it or nothing."""
+        """Write `contents` to the file `name`, all of them or nothing."""
         try:
             self._prepare()
             replace_file(self.directory / name, _MAGIC, self._mac(name, contents), contents)
@@ -251,7 +251,7 @@ class _Disk:
         return key
 
     def _prepare(self) -> None:
-        """Make the directory and the key if they are not there; replace a key that others could have read."""
+        """Make the directory and the key if they do not exist. Replace a key that other users could have read."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_own(self.directory.stat(), self.directory)
         try:
@@ -265,7 +265,7 @@ class _Disk:
     def _make_key(self) -> None:
         temporary = write_temporary(self.directory, os.urandom(_KEY_SIZE))
         try:
-            with suppress(FileExistsError):  # another process was faster: its key is as good
+            with suppress(FileExistsError):  # another process was faster: use its key
                 os.link(temporary, self.directory / _KEY_NAME)
         finally:
             temporary.unlink()
@@ -273,7 +273,7 @@ class _Disk:
     def _make_room(self, newest: str) -> None:
         found = []
         for entry in os.scandir(self.directory):
-            with suppress(FileNotFoundError):  # another process makes room as well
+            with suppress(FileNotFoundError):  # another process removes files too
                 status = entry.stat(follow_symlinks=False)
                 if entry.name.endswith(_SUFFIX) and entry.name != newest:
                     found.append((status.st_mtime, status.st_size, entry.path))
@@ -288,10 +288,10 @@ class _Disk:
     def _complain(self, error: OSError) -> None:
         if not self._complained:
             self._complained = True
-            _debug("compiled modules are not kept in %s: %s", self.directory, error)
+            _debug("compiled modules are not cached in %s: %s", self.directory, error)
 
 
-@lru_cache(maxsize=2)  # a further VM has the bytecode of one before it
+@lru_cache(maxsize=2)  # further VMs have the same bytecode
 def _digest(bytecode: bytes, rules: str) -> bytes:
     return blake2b(bytecode, digest_size=32, key=blake2b(rules.encode()).digest() if rules else b"").digest()
 

@@ -1,6 +1,6 @@
-"""Compiles in a separate process, which has limits of processor time and memory, and may crash alone.
+"""Compiles in a separate process with limits of processor time and memory, whose crash does not affect this one.
 
-An engine that can serialise compiled code may have an attribute `compile_options`: with these options an engine of the
+An engine that can serialise compiled code may have an attribute `compile_options`. With these options, an engine of the
 same class in another process compiles code that this engine can load.
 """
 
@@ -25,11 +25,11 @@ _NO_MEMORY = ("memory allocation of", "MemoryError", "annot allocate memory", "o
 
 
 def compile_apart(engine: Engine, bytecode: bytes, seconds: float | None, memory: int | None) -> Module:
-    """Compile as `Engine.compile`, in another process where that is possible.
+    """Compile as `Engine.compile` does, in another process if possible.
 
     Args:
-        seconds: of processor time, over all threads; ``None`` for no limit.
-        memory: bytes that may be taken to compile; ``None`` for no limit.
+        seconds: Limit of processor time in seconds, over all threads; ``None`` for no limit.
+        memory: Limit of memory in bytes; ``None`` for no limit.
 
     Raises: InvalidModule.
     """
@@ -40,11 +40,11 @@ def compile_apart(engine: Engine, bytecode: bytes, seconds: float | None, memory
 
 
 def _ask(engine: Engine, bytecode: bytes, seconds: float | None, memory: int | None) -> bytes | None:
-    """The compiled module, or ``None`` if another process is not possible. Raises: InvalidModule."""
+    """Compile in another process. Returns serialised code, or ``None`` if that is impossible. Raises: InvalidModule."""
     options = getattr(engine, "compile_options", None)
-    if options is None or not os.path.basename(sys.executable or "").startswith("python"):  # noqa: PTH119 - quicker
+    if options is None or not os.path.basename(sys.executable or "").startswith("python"):  # noqa: PTH119 - faster
         return None
-    import json  # noqa: PLC0415 - both take longer to import than most modules to compile
+    import json  # noqa: PLC0415 - both take longer to import than most guests to compile
     import subprocess  # noqa: PLC0415
 
     kind = type(engine)
@@ -76,20 +76,20 @@ def _ask(engine: Engine, bytecode: bytes, seconds: float | None, memory: int | N
 
 
 def _reason(done: subprocess.CompletedProcess[bytes], seconds: float | None, memory: int | None) -> str:
-    import signal  # noqa: PLC0415 - only where something is amiss
+    import signal  # noqa: PLC0415 - only for problems
 
     if -done.returncode in (signal.SIGXCPU, signal.SIGKILL) and seconds is not None:
-        return f"to compile it takes more than {seconds:g} s of processor time"
+        return f"compiling takes more than {seconds:g} s of processor time"
     complaint = done.stderr.decode(errors="replace").strip()
     if memory is not None and any(words in complaint for words in _NO_MEMORY):
-        return f"to compile it takes more than {memory >> 20} MiB of memory"
+        return f"compiling takes more than {memory >> 20} MiB of memory"
     complaint = complaint.partition("\n")[0][:200]
-    return f"to compile it has ended the process that did, with exit code {done.returncode}: {complaint}"
+    return f"the compiler's process ended with exit code {done.returncode}: {complaint}"
 
 
 def main() -> None:
-    """The other process: from an order and bytecode on standard input to compiled code on standard output."""
-    import json  # noqa: PLC0415 - in the other process alone
+    """Run the other process: read an order and bytecode from standard input, write compiled code to standard output."""
+    import json  # noqa: PLC0415 - only in the other process
     from importlib import import_module  # noqa: PLC0415
 
     order = json.loads(sys.stdin.buffer.readline())
@@ -109,18 +109,18 @@ def main() -> None:
     else:
         output.write(_READY + compiled)
     output.flush()
-    os._exit(0)  # nothing is left to do, and freeing all takes its time
+    os._exit(0)  # nothing is left to do, and freeing everything takes time
 
 
 def _address_space() -> int:
-    """Bytes of address space that this process has. Raises: OSError."""
+    """Size of this process's address space in bytes. Raises: OSError."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _limit(order: dict[str, Any]) -> None:
     with suppress(ImportError):
-        import resource  # noqa: PLC0415 - where there is one
+        import resource  # noqa: PLC0415 - missing on Windows
 
         if order["seconds"] is not None:
             used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])

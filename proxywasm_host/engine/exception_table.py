@@ -1,9 +1,9 @@
-"""Callbacks that let no exception escape, not even one that strikes before their first line.
+"""Makes callbacks that let no exception escape, not even one raised before their first line.
 
-A signal that arrives while the guest runs (Ctrl-C, an alarm) is handled as soon as Python code runs again, which is
-the very start of the next host function: on CPython ≥ 3.11 the instruction ``RESUME``, which stands before a ``try``
-that opens the body. ctypes would print and drop what the signal's handler raises there. So the function's ``try`` is
-stretched to cover it, by a change of two numbers in the exception table of its code.
+A signal that arrives while the guest runs (Ctrl-C, an alarm) is handled when Python code runs again, at the beginning
+of the next host function: on CPython ≥ 3.11 by the instruction ``RESUME``, which precedes even a ``try`` around the
+whole body. ctypes would print and drop an exception that the signal handler raises there. So the ``try`` of the
+function is extended to cover this instruction, by a change of two numbers in the exception table of its code.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ __all__ = ["extend_try", "extend_try_within"]
 
 
 def extend_try(code: CodeType) -> CodeType:
-    """`code`, whose body is one ``try`` statement, with that ``try`` reaching back to the first instruction."""
-    table: bytes = getattr(code, "co_exceptiontable", b"")  # CPython 3.10 has none, nor the problem
+    """Extend the ``try`` of `code`, whose body is one ``try`` statement, to the first instruction."""
+    table: bytes = getattr(code, "co_exceptiontable", b"")  # CPython 3.10 has neither a table nor the problem
     if not table:
         return code
     start, rest = _number(table)
@@ -25,14 +25,17 @@ def extend_try(code: CodeType) -> CodeType:
 
 
 def extend_try_within(code: CodeType, name: str) -> CodeType:
-    """`code` with all functions of that name in it so extended."""
+    """Apply `extend_try` to all functions in `code` with this name."""
     inner = (extend_try_within(item, name) if isinstance(item, CodeType) else item for item in code.co_consts)
     code = code.replace(co_consts=tuple(inner))
     return extend_try(code) if code.co_name == name else code
 
 
 def _number(table: bytes) -> tuple[int, bytes]:
-    """The number at the head of `table`: six bits in each byte, the highest first, bit 6 set in all but the last."""
+    """The number at the beginning of `table`, and the rest.
+
+    Each byte has six bits of the number, the highest first; bit 6 is set in all bytes but the last.
+    """
     value = 0
     for index, byte in enumerate(table):
         value = value << 6 | byte & 0x3F

@@ -1,18 +1,19 @@
-"""The protocol of WebAssembly engines: everything that an adapter has to provide.
+"""The protocol of WebAssembly engines: everything that an adapter must provide.
 
 Rules of this module:
 
-* It knows WebAssembly, not Proxy-Wasm: no hostcall, status or context is named here.
-* Values cross as plain ``int``: i32 and i64 are *unsigned* on their way to the host (0 … 2³²-1, 0 … 2⁶⁴-1); on
-  their way to the guest any ``int`` is taken modulo its width. f32 and f64 cross as ``float``.
-* An engine's own exceptions never leave the adapter: compiling raises ``InvalidModule``, instantiating ``LinkError``
-  or ``Trap``, calling ``Trap``.
-* An exception raised by a host function ends the guest's call and comes out of the outermost call unchanged.
-* One instance serves one thread at a time, whichever that is. While one is inside (in the guest, or in a host function
-  that the guest called), a call from another one raises ``RuntimeError``, and so does closing. Calls nest: host →
-  guest → host → guest. Modules and engines serve any number of threads.
-* After ``os.fork()`` all that was opened before goes on in the child process, if the engine has the capability
-  ``fork``; otherwise using it there raises ``RuntimeError`` that says so and what to do.
+* It covers WebAssembly, not Proxy-Wasm: it does not mention hostcalls, statuses or contexts.
+* Integers cross as plain ``int``: to the host, i32 and i64 are *unsigned* (0 … 2³²-1, 0 … 2⁶⁴-1); to the guest, any
+  ``int`` is taken modulo its width. f32 and f64 cross as ``float``.
+* The exceptions of an engine never leave the adapter: compiling raises ``InvalidModule``, instantiating ``LinkError``
+* or
+  ``Trap``, calling ``Trap``.
+* An exception raised by a host function ends the guest's call, and the outermost call raises it unchanged.
+* One instance serves one thread at a time, but not always the same one. While a thread is inside (in the guest, or in a
+  host function that the guest called), calls from other threads raise ``RuntimeError``, and so does closing. Calls
+  nest: host → guest → host → guest. Modules and engines serve any number of threads.
+* After ``os.fork()``, everything that was opened before continues to work in the child process if the engine has the
+  capability ``fork``. Otherwise using it there raises a ``RuntimeError`` that says so, and what to do.
 
 An adapter is a class with the attributes and methods of `Engine`, registered under the entry-point group
 ``proxywasm_host.engines`` as ``name = "package.module:Class"``; `proxywasm_host.engine.registry` finds it.
@@ -50,7 +51,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class FunctionType:
-    """The type of a function: names of value types (``i32 i64 f32 f64``, or another name that a guest may use)."""
+    """The type of a function: names of value types (``i32``, ``i64``, ``f32``, ``f64``, or others that guests use)."""
 
     params: tuple[str, ...]
     results: tuple[str, ...]
@@ -82,11 +83,11 @@ class Export:
 class HostFunction:
     """A function that the host offers for one import.
 
-    `call` takes one ``int`` for each parameter and returns an ``int``, or ``None`` where the type has no result.
+    `call` accepts a number for each parameter, and returns a number, or ``None`` if the type has no result.
 
-    An engine with native code of its own may save the way through Python: if `call` has an attribute `native_entry`,
-    that is a capsule with a ``Proxywasm_hostcall`` (``include/proxywasm_host.h``), good
-    while `call` is kept alive; parameters and result are i32 and i64 only.
+    An engine with native code may call it without Python: the attribute `native_entry` of `call`, if present, is a
+    capsule with a ``Proxywasm_hostcall`` (``include/proxywasm_host.h``), valid as long as `call` exists. Its parameters
+    are i32 and i64, and its result is i32.
     """
 
     module: str
@@ -99,9 +100,9 @@ class HostFunction:
 class Limits:
     """Limits of one instance; ``None`` is no limit.
 
-    `memory` is in bytes and bounds linear memory: ``memory.grow`` beyond it answers -1. Tables are not in it: a `Host`
-    lets modules have few elements more than they begin with, and takes what these count for off `memory`.
-    `deadline` is in seconds and bounds each outermost call into the guest.
+    `memory` limits linear memory, in bytes: ``memory.grow`` beyond it returns -1. It does not include tables: a `Host`
+    limits their growth, and subtracts their size from `memory`. `deadline` limits each outermost call into the guest,
+    in seconds.
 
     Raises: TypeError, ValueError.
     """
@@ -124,23 +125,23 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """The capabilities of an engine. Runtime and tests ask for a capability, never for an engine's name."""
+    """The capabilities of an engine. Runtime and tests check a capability, never the name of an engine."""
 
     serialise: bool = False
     memory_limit: bool = False
     deadline: bool = False
     backtrace: bool = False
     validation: bool = False
-    """Code of wrong types is refused when it is compiled; without this, a guest is stopped where it comes to it."""
+    """Whether code with type errors is refused when it is compiled; otherwise the guest is stopped when it runs it."""
     fork: bool = False
-    """What was opened before ``os.fork()`` goes on in the child process."""
+    """Whether everything that was opened before ``os.fork()`` continues to work in the child process."""
 
 
 class TrapKind(Enum):
-    """Why a guest stopped, the same words on every engine.
+    """Why a guest stopped, in the same words on every engine.
 
-    One exception: a float that is too large for an integer is an INTEGER_OVERFLOW on engines that tell it from NaN, and
-    a BAD_CONVERSION, as NaN is, on those that do not.
+    One exception: the conversion of a float that is too large for an integer is an INTEGER_OVERFLOW on engines that
+    distinguish it from NaN, and a BAD_CONVERSION, like NaN, on others.
     """
 
     UNREACHABLE = "unreachable"
@@ -158,7 +159,7 @@ class TrapKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame of a guest backtrace, innermost first. `function` is the name section's, or ``<wasm function N>``."""
+    """One frame of a guest's backtrace. `function` is the name in the name section, or ``<wasm function N>``."""
 
     function: str
     module: str = ""
@@ -169,7 +170,7 @@ class Frame:
 
 
 class Trap(ProxyWasmError):
-    """The guest was stopped: `kind` says why, `frames` where (empty if the engine cannot tell)."""
+    """The guest was stopped. `kind` is the reason, `frames` the backtrace, innermost first (empty if unknown)."""
 
     code = "trap"
 
@@ -181,13 +182,13 @@ class Trap(ProxyWasmError):
 
 
 class InvalidModule(ProxyWasmError):
-    """The bytes are no WebAssembly module that this engine can compile; the message says what and where."""
+    """The bytes are not a WebAssembly module that this engine can compile. The message describes the problem."""
 
     code = "invalid_module"
 
 
 class LinkError(ProxyWasmError):
-    """The module could not be instantiated with the host functions given; the message names the import."""
+    """The module could not be instantiated with the given host functions. The message names the import."""
 
     code = "link"
 
@@ -195,20 +196,20 @@ class LinkError(ProxyWasmError):
 class Memory(Protocol):
     """The linear memory of one instance.
 
-    `view` is a writable view of bytes, current when it was last refreshed. Callers use it at once and never keep
-    it across a call into the guest. Memory only grows, so an access within `view` is always good; one beyond it is
-    tried again after `refresh`. While an instance lives, growth must not move the bytes that an older view shows
-    (engines reserve address space for that), unless `view` is a property that makes a new view each time.
+    `view` is a writable view of bytes, in the state of the last refresh. Callers use it at once, and never keep it
+    across a call into the guest. Memory only grows, so an access within `view` is always valid; one beyond it is tried
+    again after `refresh`. While the instance exists, growth must not move the bytes of an older view (engines reserve
+    address space for that), unless `view` is a property that makes a new view each time.
 
-    A memory may have an attribute `native_range`: a capsule (`adapter.memory_capsule`) with a
-    ``Proxywasm_memory`` that lasts as long as the memory object and says what `view` shows, for C code that looks at
-    it instead. Its size is 0 from the moment on at which the instance is closed.
+    A memory may have an attribute `native_range`, which C code uses instead of `view`: a capsule
+    (`adapter.memory_capsule`) with a ``Proxywasm_memory`` that describes the bytes in `view`, and exists as long as the
+    memory object. Its size is 0 as soon as the instance is closed.
     """
 
     view: memoryview
 
     def refresh(self) -> bool:
-        """Make `view` show the whole of the memory. Returns whether it had grown."""
+        """Extend `view` to the whole memory. Returns whether the memory has grown."""
         ...
 
 
@@ -219,19 +220,19 @@ class Instance(Protocol):
     """The exported memory named ``memory``, or ``None``."""
 
     def function(self, name: str) -> Callable[..., Any] | None:
-        """The exported function `name` as a callable of plain ints, or ``None`` if no function has that name.
+        """The exported function `name` as a callable with plain numbers, or ``None`` if no function has that name.
 
-        Resolve once and keep: calling must not look anything up.
+        Callers resolve a function once: a call must not look anything up.
 
-        What is returned may have an attribute `native_call`, for C code that calls it: a capsule with a
-        ``Proxywasm_callback``, good while the callable is kept alive; only where arguments and result are i32 and i64.
+        The callable may have an attribute `native_call` for C code: a capsule with a ``Proxywasm_callback``, valid as
+        long as the callable exists, if its parameters and result are i32 and i64.
 
-        Raises (when called): Trap, or whatever a host function raised.
+        Raises (when called): Trap, or the exception of a host function.
         """
         ...
 
     def close(self) -> None:
-        """Free what the instance holds. Calls after that raise ``RuntimeError``; closing twice is fine."""
+        """Free the instance. Later calls raise ``RuntimeError``; closing twice is allowed."""
         ...
 
 
@@ -246,43 +247,43 @@ class Module(Protocol):
     ) -> Instance:
         """Make an instance; `functions` has one entry for each import, in the order of `imports`.
 
-        The module's start function runs before this returns and may call host functions; `bind` is called with
-        the instance when its memory can be used, which is before the start function where the engine can do so.
+        The module's start function runs before this returns, and may call host functions. `bind` is called with the
+        instance when its memory is usable, before the start function if the engine can do so.
 
         Raises: LinkError, Trap.
         """
         ...
 
     def serialise(self) -> bytes:
-        """The compiled code as bytes that `Engine.deserialise` takes, if ``capabilities.serialise``.
+        """The compiled code as bytes for `Engine.deserialise`, if the engine has the capability ``serialise``.
 
-        The engine's fingerprint is among them, see `adapter.identity`.
+        They include the engine's fingerprint, see `adapter.identity`.
         """
         ...
 
 
 class Engine(Protocol):
-    """An engine that is ready to compile. Making one (``Class(**options)``) may raise ``EngineUnavailable``."""
+    """An engine that is ready to compile. Its constructor (``Class(**options)``) may raise ``EngineUnavailable``."""
 
     name: ClassVar[str]
     priority: ClassVar[int]
-    """Which engine is taken when none is asked for: the highest. Wasmtime 300, V8 200, Wasmer 100."""
+    """By default, the usable engine with the highest priority is used. Wasmtime has 300, V8 200, Wasmer 100."""
 
     version: str
-    """Version of the runtime below, such as ``50.0.1``."""
+    """Version of the WebAssembly runtime, such as ``50.0.1``."""
     fingerprint: str
-    """Changes whenever code that was serialised before cannot be used any more (version, options, processor)."""
+    """Changes when code that was serialised before cannot be used any more (version, options, processor)."""
     capabilities: Capabilities
     note: str
-    """One line on how it runs here, for ``proxywasm engines``; empty if there is nothing to say."""
+    """One line about how the engine runs here, for ``proxywasm engines``; may be empty."""
 
     def compile(self, bytecode: bytes) -> Module:
-        """Validate and compile. Raises: InvalidModule."""
+        """Validate and compile `bytecode`. Raises: InvalidModule."""
         ...
 
     def deserialise(self, compiled: bytes) -> Module:
-        """Load what `Module.serialise` of the same `fingerprint` gave. Only for bytes from a source one trusts.
+        """Load the result of `Module.serialise` with the same `fingerprint`. The source of the bytes must be trusted.
 
-        Raises: InvalidModule, also for what another version, or an engine with other options, has serialised.
+        Raises: InvalidModule, also for code of another version, or of an engine with other options.
         """
         ...

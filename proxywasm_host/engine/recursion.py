@@ -1,8 +1,8 @@
-"""Headroom on Python's stack before a guest is entered.
+"""Checks that Python's stack has headroom before a guest is entered.
 
-If Python's stack is full, Python raises before any ``try`` of a host function runs. ctypes then gives native code
-random memory as the result, which may end the process. So the host enters a guest only with headroom for the first
-steps of a host function, and for the clean-up after a failed call.
+If Python's stack is full, Python raises before any ``try`` of a host function runs. Then ctypes returns random memory
+to native code, which may end the process. So the host enters a guest only if there is headroom for the first steps of a
+host function, and for the clean-up after a failed call.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ __all__ = ["headroom"]
 
 
 def headroom(calls: int) -> Callable[[], object]:
-    """A function that raises RecursionError unless there is room for `calls` calls of Python functions in each other.
+    """Make a function that raises RecursionError unless Python functions can nest `calls` deep.
 
-    On CPython < 3.12 one number counts these and calls in C; since then each has its own. There is room for twice as
-    many of those, and some to spare: for what C calls of Python, and Python of C.
+    The function also requires that calls in C can nest twice as deep, plus a margin. CPython < 3.12 counts both kinds
+    of calls together, later versions separately.
     """
     classes: Any = type(None)
     for _ in range(2 * calls + 4):
         classes = (classes,)
-    check: Callable[[], object] = partial(isinstance, None, classes)  # calls itself for each, at the speed of C
+    check: Callable[[], object] = partial(isinstance, None, classes)  # recurses for each level, in C
     if sys.version_info >= (3, 12):
         for _ in range(calls):
             check = _around(check)

@@ -1,8 +1,8 @@
 """Finds engines, and chooses one.
 
-An engine is known by one of three ways, which win in this order: `register_engine`, an entry point in the group
-``proxywasm_host.engines`` of an installed distribution, the short table of our own distributions below. Listing names
-imports nothing. Installed is not usable: whether an engine works is decided by opening it and running a tiny module.
+There are three sources of engines, in this order of precedence: `register_engine`, entry points in the group
+``proxywasm_host.engines`` of installed distributions, and the table of our distributions below. To list names imports
+nothing. An installed engine need not be usable: to find out, the registry opens it and runs a tiny module.
 """
 
 from __future__ import annotations
@@ -58,11 +58,14 @@ class EngineStatus:
     note: str = ""
     capabilities: Capabilities = field(default_factory=Capabilities)
     limits: str = ""
-    """The limits that the engine enforces in a special way."""
+    """How the engine enforces limits, if it does so in a special way."""
 
 
 def register_engine(name: str, target: str) -> None:
-    """Make a class known as the engine `name`. `target`, ``"package.module:Class"``, is imported when it is wanted."""
+    """Register a class as the engine `name`. `target`, ``"package.module:Class"``, is imported when it is needed.
+
+    Raises: ValueError if `target` does not have this form.
+    """
     module, colon, attribute = target.partition(":")
     if not (module and colon and attribute):
         raise ValueError(f"target {target!r} is not of the form 'package.module:Class'")
@@ -78,11 +81,11 @@ def engine_names() -> tuple[str, ...]:
 
 
 def open_engine(name: str | None = None, **options: object) -> Engine:
-    """The engine `name`, opened once per process for the same options and shared from then on.
+    """Open the engine `name`. Calls with the same name and options share one engine in the process.
 
-    Without a name: the first usable one of those that ``PROXYWASM_ENGINE`` lists, separated by commas; without that
-    variable the usable one with the highest priority. Options that are not given are taken from variables such as
-    ``PROXYWASM_WASMTIME_ROUTE``.
+    Without a name, this is the first usable engine in ``PROXYWASM_ENGINE``, a list separated by commas; without that
+    variable, the usable engine with the highest priority. Environment variables such as ``PROXYWASM_WASMTIME_ROUTE``
+    set options that are not given.
 
     Raises: UnknownEngine; EngineUnavailable; TypeError or ValueError for an option that the engine does not have.
     """
@@ -96,13 +99,13 @@ def open_engine(name: str | None = None, **options: object) -> Engine:
     for candidate in wanted or _by_priority():
         try:
             return _open(candidate, options)
-        except EngineUnavailable as error:  # noqa: PERF203 - a handful
+        except EngineUnavailable as error:  # noqa: PERF203 - a few iterations
             refusals.append(error)
     raise _best_explanation(refusals)
 
 
 def list_engines() -> list[EngineStatus]:
-    """The state of each known engine, the best first. Opens all installed ones, and raises nothing."""
+    """The state of each known engine, the best first. Opens all installed engines, and raises nothing."""
     return sorted(map(_status, engine_names()), key=lambda status: (not status.usable, -status.priority, status.name))
 
 
@@ -120,7 +123,7 @@ def _open_anew(name: str, options: Mapping[str, object], from_environment: set[s
         raise EngineUnavailable(
             name,
             "not usable in a sub-interpreter",
-            "have the main one run this (WSGIApplicationGroup %{GLOBAL} in mod_wsgi)",
+            "run this in the main interpreter (WSGIApplicationGroup %{GLOBAL} in mod_wsgi)",
         )
     make = _load(name)
     _check_options(name, make, options, from_environment)
@@ -137,8 +140,11 @@ def _open_anew(name: str, options: Mapping[str, object], from_environment: set[s
 
 
 def _in_main_interpreter() -> bool:
-    """Static state of engines, and ctypes's of CPython before 3.12, is for one: others could break it."""
-    for name in ("_interpreters", "_xxsubinterpreters"):  # since CPython 3.13, and before that
+    """Whether this is the main interpreter.
+
+    Engines, and ctypes before CPython 3.12, have static state for a single interpreter, which others could break.
+    """
+    for name in ("_interpreters", "_xxsubinterpreters"):  # since CPython 3.13, and before
         with suppress(ImportError):
             interpreters = import_module(name)
             return bool(interpreters.get_current() == interpreters.get_main())
@@ -168,7 +174,7 @@ def _callable(loaded: object) -> Callable[..., Engine]:
 
 
 def check_name(name: str, where: str = "") -> None:
-    """Raises: UnknownEngine, TypeError."""
+    """Check that an engine `name` is known. `where` ends the message. Raises: UnknownEngine, TypeError."""
     if not isinstance(name, str):
         raise TypeError(f"an engine is a name (one of {', '.join(engine_names())}), not {name!r}")
     names = engine_names()
@@ -178,12 +184,12 @@ def check_name(name: str, where: str = "") -> None:
 
 def _unusable(name: str, error: BaseException) -> EngineUnavailable:
     distribution = _distribution(name)
-    what_to_do = remedy.install_engine(distribution, upgrade=True) if distribution else "ask whoever registered it"
+    what_to_do = remedy.install_engine(distribution, upgrade=True) if distribution else "ask the author of the engine"
     return EngineUnavailable(name, f"installed but not usable ({type(error).__name__}: {error})", what_to_do)
 
 
 def _best_explanation(refusals: list[EngineUnavailable]) -> EngineUnavailable:
-    """An engine that is installed but broken says more than one that is not there."""
+    """Prefer the error of an engine that is installed but broken to one of an engine that is not installed."""
     return next((error for error in refusals if "not installed" not in error.reason), refusals[0])
 
 
@@ -238,7 +244,7 @@ def _status(name: str) -> EngineStatus:
         )
     except EngineUnavailable as error:
         return EngineStatus(**known, installed=installed, usable=False, reason=error.reason, remedy=error.remedy)
-    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and the list goes on
+    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and the list continues
         return EngineStatus(
             **known, installed=installed, usable=False, reason=str(error), remedy="correct the engine's options"
         )

@@ -1,4 +1,4 @@
-"""A tiny module that decides whether an engine is usable: it calls the host, is called, and has a memory."""
+"""Tests whether an engine is usable, with a tiny module that calls the host, is called, and has a memory."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ def _run(instance: Instance) -> None:
         raise RuntimeError("the smoke module has lost its exports")
     result, stored = run(41), bytes(memory.view[8:12])
     if (result, stored) != (42, b"\x2a\0\0\0"):
-        raise RuntimeError(f"the smoke module answered {result!r} and stored {stored!r}, not 42")
+        raise RuntimeError(f"the smoke module returned {result!r} and stored {stored!r}, not 42")

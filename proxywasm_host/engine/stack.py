@@ -1,4 +1,4 @@
-"""How much stack a thread has, which guests share with Python."""
+"""Finds the stack of a thread, which guests share with Python."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _libc = _open_libc()
 
 
 def own_stack() -> tuple[int, int] | None:
-    """The lowest address and the size of this thread's stack; ``None`` for the main thread, or if one cannot ask."""
+    """The lowest address and the size of this thread's stack; ``None`` for the main thread, or if unknown."""
     if _libc is None or threading.current_thread() is threading.main_thread():
         return None
     attributes, lowest, size = (ctypes.c_char * 128)(), ctypes.c_size_t(), ctypes.c_size_t()

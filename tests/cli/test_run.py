@@ -419,7 +419,7 @@ def test_a_compilation_that_takes_long_is_told(proxywasm, engine, monkeypatch):
     monkeypatch.setattr(CommandLine, "say", staticmethod(lambda sentence: (say(sentence), said.set())))
     monkeypatch.setattr(type(engine), "compile", lambda self, code: said.wait(60) and compile(self, code))
     result = proxywasm("run", str(FILTERS / "c/minimal.wasm"), "/x", "--json")
-    told = f"compiling a module of 0.0 MB on {engine.name} takes more than a second; it is not kept …"
+    told = f"compiling a module of 0.0 MB on {engine.name} takes more than a second; it is not cached on disk …"
     assert (result.complaint, result.json["client_response"]["status"]) == (told, 200)
 
 

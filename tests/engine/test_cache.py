@@ -330,8 +330,8 @@ def test_a_compilation_that_takes_long_is_told(engine, directory, monkeypatch, c
     ModuleCache(directory, slow=hear).load(engine, SEVEN)
     ModuleCache(None, slow=hear).load(Slow(), SEVEN)
     assert told == [
-        "compiling a module of 0.0 MB on wasmtime takes more than a second; the next time it is loaded at once",
-        "compiling a module of 0.0 MB on wasmtime takes more than a second; it is not kept",
+        "compiling a module of 0.0 MB on wasmtime takes more than a second; next time it loads at once",
+        "compiling a module of 0.0 MB on wasmtime takes more than a second; it is not cached on disk",
     ]
 
 
@@ -347,4 +347,6 @@ def test_a_compilation_that_takes_long_is_logged_if_nobody_else_is_told(monkeypa
             return super().compile(bytecode)
 
     ModuleCache(None).load(Slow(), SEVEN)
-    assert caplog.messages == ["compiling a module of 0.0 MB on wasmtime takes more than a second; it is not kept"]
+    assert caplog.messages == [
+        "compiling a module of 0.0 MB on wasmtime takes more than a second; it is not cached on disk"
+    ]

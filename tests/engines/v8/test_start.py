@@ -134,7 +134,7 @@ class TestStart:
         engine = V8Engine()
         smoke_test(engine)
         assert re.match(
-            r"on threads .* not safe to use in the calling thread, .* exit code -6.*SELF_CHECK", engine.note
+            r"on separate threads.* not safe to use in the calling thread, .* exit code -6.*SELF_CHECK", engine.note
         )
 
     def test_a_check_that_went_well_is_remembered(self, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
