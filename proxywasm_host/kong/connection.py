@@ -119,7 +119,7 @@ class KongConnection(TcpStream):
 
     @property
     def downstream_full(self) -> bool:
-        """Whether to stop reading from the client: until plugins have let the connection continue."""
+        """Whether to stop reading from the client: true until plugins have let the connection continue."""
         return not self._passed
 
     def close(self, peer: PeerType = PeerType.REMOTE) -> list[Effect]:

@@ -199,7 +199,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """The answer of a plugin, instead of upstream."""
+    """The answer of a plugin, instead of upstream's response."""
 
     status: int
     headers: HeaderList = field(default_factory=list)

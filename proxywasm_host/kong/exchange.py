@@ -48,9 +48,8 @@ def asked(callout: PluginCallout, call: ServerCall) -> Reply:
 
 
 def of_plugins(callouts: Mapping[str, Any]) -> Any:
-    """A function that answers plugins: HTTP requests get the replies of the cluster ``HOST:PORT`` or ``HOST``; if these
-    are
-    a function, it gets an `HttpCall`.
+    """A function that answers plugins. HTTP requests get the replies of the cluster ``HOST:PORT`` or ``HOST``. A
+    function there gets an `HttpCall`, and returns replies.
 
     Sleeping takes no time; plugin servers are called; other connections fail.
     """

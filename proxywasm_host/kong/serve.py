@@ -71,7 +71,7 @@ class KongSettings(config.Settings):
 
     @property
     def any_upstream(self) -> Upstream | None:
-        """The options of targets that plugins and filters set: they may set any."""
+        """The options for other targets, which plugins and filters may set."""
         return Upstream(url="http://localhost", tls=UpstreamTls(verify=False))
 
     @property

@@ -96,7 +96,7 @@ class KongStream(NginxStream):
         self._told = told
         self._task: Task | None = None
         self._body = bytearray()
-        """The received part of the body, of a message that plugins still work on."""
+        """The received part of a message's body, while plugins work on the message."""
         self._came = False
         """Whether the end of that message has arrived."""
         self._trailers: HeaderList | None = None
@@ -553,7 +553,7 @@ class KongStream(NginxStream):
 
     @property
     def waiting_for(self) -> str:
-        """The cause of the stream's waiting, for a log line."""
+        """The reason why the stream waits, for a log line."""
         if self._task is not None and not self._task.awaits_body:
             return f"plugin {self._running!r} in {self.context.phase}"
         return super().waiting_for
@@ -567,7 +567,7 @@ class KongStream(NginxStream):
     def _local_response(
         self, status: int, headers: HeaderList, body: bytes, details: str, grpc_status: int | None
     ) -> None:
-        if self._phase in {"request", "response"}:  # it takes precedence over what plugins still work on
+        if self._phase in {"request", "response"}:  # instead of the result of plugins
             self._cancel_task()
             self._phase = "upstream"
         super()._local_response(status, headers, body, details, grpc_status)

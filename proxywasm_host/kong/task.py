@@ -53,8 +53,7 @@ class Task:
     """A running generator, and the effect that it waits for.
 
     `done` is called once, at the end, with the exception if there was one. `body` returns the request's body, or
-    ``None``
-    until all of it has arrived; then `resume_with_body` must be called.
+    ``None`` until all of it has arrived; then `resume_with_body` must be called.
     """
 
     _awaits_body = False

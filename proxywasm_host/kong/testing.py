@@ -49,8 +49,7 @@ def gateway(
     """Load a configuration of Kong, with this environment (``KONG_…``) or that of the process.
 
     HTTP requests of plugins are callouts to ``HOST:PORT`` or ``HOST``, which ``harness.http`` answers; sleeps end by
-    the
-    test's clock. Plugin servers of the environment are started, and end when the harness is closed.
+    the test's clock. Plugin servers of the environment are started, and end when the harness is closed.
 
     Raises: ConfigError; ValueError, if the harness has another profile than ``wasmx``.
     """

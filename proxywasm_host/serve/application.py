@@ -176,7 +176,7 @@ class Application:
         return generation
 
     async def reload(self) -> str:
-        """Read the configuration again and replace the running one. Returns the reason if that fails."""
+        """Read the configuration again and replace the running one. Returns the reason if that fails, else ``""``."""
         async with self._reloading:
             refused = await reload(self._source, self._use, self._filter_counts, FIXED, self._settings)
             if not refused:

@@ -330,7 +330,7 @@ HeaderName = Annotated[str, AfterValidator(_header_name)]
 
 
 class Redirect(Model):
-    """Where the client is redirected; other parts stay as in its request. As Envoy's options of the same names."""
+    """Where the client is redirected; other parts stay as in its request. As with Envoy's options of the same names."""
 
     scheme: Literal["http", "https"] | None = None
     host: Annotated[str, StringConstraints(pattern="^[!-~]+$")] | None = None
@@ -453,7 +453,7 @@ class TcpListener(Model):
 
 
 class Forwarded(Model):
-    """Headers that describe the client to upstream, as with Envoy's options of these names."""
+    """Headers that describe the client to upstream, as with Envoy's options of the same names."""
 
     use_remote_address: bool = True
     """Treat the connection's address as the client's: append it to X-Forwarded-For, and set X-Forwarded-Proto."""
@@ -555,7 +555,7 @@ class Modules(Model):
     ca: File | None = None
     """PEM file of authorities to trust in addition to the system's."""
     plain_http: list[str] = []
-    """Hosts with ports that are reached without TLS; loopback addresses always may be."""
+    """Hosts with ports that may be reached without TLS, like loopback addresses."""
     docker_config: File | None = None
     """Docker's config.json with credentials for registries; the user's own if not given."""
     timeout: Seconds = 60.0
@@ -598,7 +598,7 @@ class HostSettings(Model):
     log_level: Literal["trace", "debug", "info", "warn", "error", "critical"] = "info"
     """Lowest level of filters' log lines."""
     workers: Annotated[int, Field(gt=0, le=256)] = 1
-    """Processes."""
+    """Number of processes."""
     shared: Annotated[str, AfterValidator(_shared)] | None = None
     """Which processes share data, queues and metrics of filters: ``memory``, ``processes`` or ``redis://…``; the
     processes of this server if not given.
@@ -611,8 +611,8 @@ class HostSettings(Model):
     admin: Address | None = None
     """``HOST:PORT`` of ``/metrics`` and of the page; none if not given."""
     metric_tags: list[MetricTag] = []
-    """Labels that are taken out of the names that filters give their metrics: ``envoy``, ``istio``, ``kuadrant``,
-    ``higress``, or regular expressions as in Envoy's ``stats_tags``.
+    """Labels that are extracted from the names of filters' metrics: ``envoy``, ``istio``, ``kuadrant``, ``higress``, or
+    regular expressions as in Envoy's ``stats_tags``.
     """
     admin_hosts: list[str] = []
     """Host names of the admin port in addition to localhost and addresses; others are answered 421."""

@@ -58,7 +58,7 @@ class Application(Member, Protocol):
         """Load the filters, and serve. Raises: ProxyWasmError."""
 
     async def reload(self) -> str:
-        """Read the configuration again and replace the running one. Returns the reason if that fails, else ``None``."""
+        """Read the configuration again and replace the running one. Returns the reason if that fails, else ``""``."""
         ...
 
     async def close(self) -> None:

@@ -67,7 +67,7 @@ def _flat(counter: Counter[Any]) -> dict[str, int]:
 
 
 def added(snapshots: Iterable[Snapshot], add: Callable[[Any, Any], Any] = operator.add) -> Snapshot:
-    """The sum of several processes: numbers are added, mappings merged, and other values replaced."""
+    """The sum of several processes: numbers are added, mappings merged; other values come from the last one."""
     total: Snapshot = {}
     for snapshot in snapshots:
         for key, value in snapshot.items():

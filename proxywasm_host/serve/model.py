@@ -80,7 +80,7 @@ class Model(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse booleans: YAML reads yes and on as true, and Python takes true for 1."""
+        """Refuse booleans: YAML reads yes and on as true, and Python treats true as 1."""
         kind = cls.model_fields[info.field_name or ""].annotation
         if isinstance(value, bool) and kind in (int, float, Seconds | None):
             raise ValueError(f"{value!r} is not a number")

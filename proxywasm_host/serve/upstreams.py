@@ -138,13 +138,13 @@ class Upstream(Model):
     balance: Literal["round_robin", "least_requests"] = "round_robin"
     """Which server gets a request: each in turn, or the one with the fewest requests, both by weight."""
     protocol: Literal["http1", "http2", "auto"] = "http1"
-    """``http2`` is used at once, with and without TLS; ``auto`` lets TLS choose (ALPN), and is HTTP/1.1 without TLS."""
+    """``http2``: always, with and without TLS. ``auto``: as chosen in TLS (ALPN), and HTTP/1.1 without TLS."""
     outlier_detection: OutlierDetection | None = None
     """Leave out servers that fail; off if not given."""
     retry: Retry | None = None
     """Send failed requests again; off if not given."""
     connect_timeout: Seconds = 5.0
-    """Seconds within which it must accept a connection; else 503."""
+    """Seconds within which a server must accept a connection; else 503."""
     max_headers: Annotated[int, Field(gt=0)] = 100
     """Most headers, and most trailers, of a response; with more, 502."""
     max_header_size: Size = 60 << 10
@@ -156,7 +156,7 @@ class Upstream(Model):
     idle_timeout: Seconds = 300.0
     """Seconds that a body may make no progress; after that, the stream breaks off."""
     max_connections: Annotated[int, Field(gt=0)] = 1024
-    """Most requests of one process over HTTP/1.1, each with a connection; more wait for `connect_timeout`."""
+    """Most requests of one process over HTTP/1.1, each with a connection; further ones wait up to `connect_timeout`."""
     max_requests: Annotated[int, Field(gt=0)] = 1024
     """The same for any protocol: requests over HTTP/2 share connections."""
     max_pending_requests: Annotated[int, Field(ge=0)] = 1024

@@ -50,7 +50,7 @@ class LuaConfig(dict[str, Any]):
         self._made = runtime, table
 
     def table(self, runtime: Runtime) -> LuaValue:
-        """Its table in a runtime."""
+        """The table of the configuration in a runtime."""
         if self._made[0] is not runtime:
             self._made = runtime, runtime.values.to_lua(self, nulls=False)
         return self._made[1]

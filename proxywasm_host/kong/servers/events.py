@@ -57,11 +57,11 @@ class ServerProtocol(Protocol):
         ...
 
     def answer(self, method: str, result: Any) -> bytes:
-        """Return the result of the called function. The answer is as to `handle_event`."""
+        """Return the result of the called function. Answered like `handle_event`."""
         ...
 
     def answer_error(self, method: str, message: str) -> bytes:
-        """Report that the called function has failed. The answer is as to `handle_event`."""
+        """Report that the called function has failed. Answered like `handle_event`."""
         ...
 
     def feed(self, data: bytes) -> Event | None:

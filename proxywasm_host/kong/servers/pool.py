@@ -109,7 +109,7 @@ class Connection:
 
 
 class Pool:
-    """The connections to the server that listens on a Unix socket. Belongs to one thread."""
+    """The connections to the server that listens on a Unix socket. A pool belongs to one thread."""
 
     def __init__(self, path: str, protocol: Callable[[], ServerProtocol]) -> None:
         self.path = path
@@ -144,8 +144,10 @@ class Pool:
         return Said(connection, event)
 
     def left(self, connection: Connection, event: Event) -> None:
-        """As `said`, for a message that nobody waits for. Closing a connection before the answer has come may end the
-        server: that of Kong's PDK for JavaScript dies of ``ECONNRESET``."""
+        """Note a message of the server to a cancelled request.
+
+        Closing the connection earlier may end the server: that of Kong's PDK for JavaScript dies of ``ECONNRESET``.
+        """
         self.said(connection, event)
         if not isinstance(event, (Done, Refused)):
             self.close_one(connection)

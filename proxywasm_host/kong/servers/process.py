@@ -121,12 +121,12 @@ class PluginServer:
 
     @property
     def pid(self) -> int | None:
-        """The id of the server's process, if it runs in this process."""
+        """The id of the server's process, if this process runs it."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
     def start(self) -> None:
-        """Start the server, unless it is started by hand; another of our processes may already run it."""
+        """Start the server, if there is a command for it, as soon as no other of our processes runs it."""
         if self.settings.start_cmd is not None and self._thread is None:
             self._stopping.clear()
             self._thread = threading.Thread(target=self._run, name=f"pluginserver-{self.name}", daemon=True)

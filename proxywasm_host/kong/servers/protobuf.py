@@ -1,10 +1,8 @@
 """ProtoBuf:1, the protocol of Kong's PDK for Go: frames over a Unix socket.
 
 A frame is a size (32 bits, little endian) and this number of bytes. A call is a frame with ``RpcCall``. While an event
-is
-handled, the server sends pairs of frames: the name of a function of the PDK, and its argument. Each pair is answered by
-a
-frame with the result. An empty frame ends them, and ``RpcReturn`` follows. After an error the server hangs up.
+is handled, the server sends pairs of frames: the name of a function of the PDK, and its argument. Each pair is answered
+by a frame with the result. An empty frame ends them, and ``RpcReturn`` follows. After an error the server hangs up.
 
 Source: ``pluginsocket.proto`` and ``kong/runloop/plugin_servers/pb_rpc.lua``.
 """
@@ -51,7 +49,7 @@ def raw(value: Any) -> bytes:
 
 
 def value_out(value: Any) -> bytes:
-    """A ``Value``."""
+    """Encode a ``Value``."""
     if value is None:
         return field(1, 0)
     if isinstance(value, bool):
@@ -66,17 +64,17 @@ def value_out(value: Any) -> bytes:
 
 
 def struct_out(value: dict[str, Any]) -> bytes:
-    """A ``Struct``."""
+    """Encode a ``Struct``."""
     return b"".join(field(1, field(1, raw(key)) + field(2, value_out(each))) for key, each in value.items())
 
 
 def list_out(values: Iterable[Any]) -> bytes:
-    """A ``ListValue``."""
+    """Encode a ``ListValue``."""
     return b"".join(field(1, value_out(each)) for each in values)
 
 
 def value_in(data: bytes) -> Any:
-    """The content of a ``Value``."""
+    """Decode a ``Value``."""
     for number, value in fields(data):
         if number == 2 and isinstance(value, bytes):
             (found,) = DOUBLE.unpack(value)
@@ -93,7 +91,7 @@ def value_in(data: bytes) -> Any:
 
 
 def struct_in(data: bytes) -> dict[str, Any]:
-    """The content of a ``Struct``."""
+    """Decode a ``Struct``."""
     found = {}
     for _, entry in fields(data):
         pair = dict(fields(entry if isinstance(entry, bytes) else b""))
@@ -103,7 +101,7 @@ def struct_in(data: bytes) -> dict[str, Any]:
 
 
 def list_in(data: bytes) -> list[Any]:
-    """The content of a ``ListValue``."""
+    """Decode a ``ListValue``."""
     return [value_in(value) for _, value in fields(data) if isinstance(value, bytes)]
 
 
