@@ -162,7 +162,7 @@ async def _on_connection(effect: Any) -> Any:
         if isinstance(effect, Send):
             await connection.send(effect.data)
             return None
-        assert isinstance(effect, Receive)  # noqa: S101 - there is nothing else
+        assert isinstance(effect, Receive)  # noqa: S101 - the last kind of effect
         if isinstance(connection, ConnectedUDPSocket):
             return (await connection.receive())[: effect.size]
         try:

@@ -155,7 +155,7 @@ class ServerCalls:
         try:
             event = connection.receive()
             if event is not None and connection not in self._asked:
-                raise PluginServerError("the plugin server sent an answer without a request")  # noqa: TRY301 - one way out
+                raise PluginServerError("the plugin server sent an answer without a request")  # noqa: TRY301 - handled like other errors
         except (OSError, PluginServerError) as error:
             self._failed(connection, error)
             return False

@@ -14,7 +14,7 @@ from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.dispatch import Dispatcher
 from proxywasm_host.driver.filters import Filter
-from proxywasm_host.kong import client  # noqa: F401 - it performs what plugins ask for
+from proxywasm_host.kong import client  # noqa: F401 - it performs plugins' effects
 from proxywasm_host.kong.environment import Environment
 from proxywasm_host.kong.gateway import Gateway
 from proxywasm_host.kong.setup import Setup, query

@@ -14,7 +14,7 @@ from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver.dispatch import Sink
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.integrations.asgi.scope import Scope
-from proxywasm_host.kong import client  # noqa: F401 - it performs what plugins ask for
+from proxywasm_host.kong import client  # noqa: F401 - it performs plugins' effects
 from proxywasm_host.kong.connection import KongConnection
 from proxywasm_host.kong.context import Entity
 from proxywasm_host.kong.driver import KongDriver

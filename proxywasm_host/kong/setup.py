@@ -64,7 +64,7 @@ class Setup:
             for use in chain:
                 try:
                     self.filters.append(folder.filter(use))
-                except ConfigError as error:  # noqa: PERF203 - all of them are told
+                except ConfigError as error:  # noqa: PERF203 - all errors are reported
                     wrong.append(str(error))
             self._places[owner] = range(begin, len(self.filters))
         self.listeners = [(address, self._service(address, wrong)) for address in environment.stream_listen]
@@ -125,7 +125,7 @@ class Setup:
         if not self.environment.lua_folders:
             return None
         try:
-            from proxywasm_host.kong.lua import LuaPlugins, Settings, SharedDictionaries  # noqa: PLC0415 - an extra
+            from proxywasm_host.kong.lua import LuaPlugins, Settings, SharedDictionaries  # noqa: PLC0415 - of an extra
         except ModuleNotFoundError as error:
             raise ConfigError(f"KONG_LUA_PACKAGE_PATH: {remedy.missing('lua', error)}") from None
         if self._dictionaries is None:

@@ -240,7 +240,7 @@ class KongStream(NginxStream):
         request = self.context.request
         if status == 426:
             self._refuse(426)
-            assert self.context.exit is not None  # noqa: S101 - it was set
+            assert self.context.exit is not None  # noqa: S101 - `_refuse` has set it
             self.context.exit.headers.extend([(b"connection", b"Upgrade"), (b"upgrade", b"TLS/1.2, HTTP/1.1")])
             return
         target = request.raw_path + (f"?{request.query}" if request.query else "")
@@ -442,7 +442,7 @@ class KongStream(NginxStream):
 
     def _response_whole(self) -> None:
         context = self.context
-        assert context.response is not None  # noqa: S101 - its headers have come
+        assert context.response is not None  # noqa: S101 - its headers have arrived
         context.response.body = bytes(self._body)
         context.response.last = True
         if context.service_response is not None:
@@ -467,7 +467,7 @@ class KongStream(NginxStream):
             log_failure(self._running, "response", error)
             self._refuse(500)
         response = context.response
-        assert response is not None  # noqa: S101 - its headers have come
+        assert response is not None  # noqa: S101 - its headers have arrived
         if context.exit is not None:
             self._local_response(context.exit.status, context.exit.headers, context.exit.body, EXIT, None)
             return
@@ -485,7 +485,7 @@ class KongStream(NginxStream):
         """Run ``header_filter``, and feed the headers to the filters."""
         self._phase = "client"
         response = self.context.response
-        assert response is not None  # noqa: S101 - its headers have come
+        assert response is not None  # noqa: S101 - its headers have arrived
         pending = context_pending(self.context)
         response.headers.pairs[:0] = pending.pairs
         pending.pairs.clear()

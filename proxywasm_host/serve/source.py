@@ -179,7 +179,7 @@ def _yaml(text: str) -> list[tuple[Any, dict[Key, int]]]:
     loader = Loader(text)
     while loader.check_node():
         root = loader.get_node()
-        assert root is not None  # noqa: S101 - it is there
+        assert root is not None  # noqa: S101 - `check_node` was true
         lines: dict[Key, int] = {}
         _check_aliases(root)
         _mark(root, (), lines)

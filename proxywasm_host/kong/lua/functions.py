@@ -535,7 +535,7 @@ def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
     def answer(*arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except Exception as error:  # noqa: BLE001 - it is the plugin's
+        except Exception as error:  # noqa: BLE001 - it is reported to the plugin
             return FAILED, text_as_bytes(str(error) or type(error).__name__)
 
     return answer

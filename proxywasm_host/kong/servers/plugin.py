@@ -131,9 +131,9 @@ class ServerPlugin:
             function = FUNCTIONS.get(method)
             try:
                 if function is None:
-                    raise LookupError(f"{method} is not supported")  # noqa: TRY301 - told to the plugin as others are
+                    raise LookupError(f"{method} is not supported")  # noqa: TRY301 - reported to the plugin like other errors
                 result = function(context, *arguments)
-            except Exception as error:  # noqa: BLE001 - the plugin gave what it takes no sense of
+            except Exception as error:  # noqa: BLE001 - the plugin may pass anything
                 said = yield self._ask(connection, "answer_error", method, str(error))
             else:
                 if method in TERMINAL:
@@ -143,4 +143,4 @@ class ServerPlugin:
             event = said.event
         if isinstance(event, Refused):
             raise PluginFailed(f"plugin server {self._server}: {event.message}")
-        assert isinstance(event, Done)  # noqa: S101 - there is nothing else
+        assert isinstance(event, Done)  # noqa: S101 - the last kind of event

@@ -207,7 +207,7 @@ class AsyncPool:
         while True:
             try:
                 return self.pool.connected()[0]
-            except OSError:  # noqa: PERF203 - it is tried again
+            except OSError:  # noqa: PERF203 - the loop retries
                 if anyio.current_time() >= until:
                     raise
                 await anyio.sleep(RETRY)
@@ -251,7 +251,7 @@ class BlockingPool:
         while True:
             try:
                 return self.pool.connected()[0]
-            except OSError:  # noqa: PERF203 - it is tried again
+            except OSError:  # noqa: PERF203 - the loop retries
                 if time.monotonic() >= until:
                     raise
                 time.sleep(RETRY)

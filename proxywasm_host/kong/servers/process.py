@@ -138,7 +138,7 @@ class PluginServer:
             while not self._stopping.is_set():
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:  # noqa: PERF203 - that is what is waited for
+                except OSError:  # noqa: PERF203 - the loop waits for the lock
                     self._stopping.wait(RESTART)  # another process runs it
                 else:
                     self._end_orphan(lock)
@@ -170,7 +170,7 @@ class PluginServer:
                 env={**os.environ, MARK: self.socket},
             )
         except OSError as error:
-            logger.error("plugin server %s cannot be started: %s", self.name, error)  # noqa: TRY400 - whole
+            logger.error("plugin server %s cannot be started: %s", self.name, error)  # noqa: TRY400 - the traceback does not help
             return
         self._process = process
         lock.truncate(0)
