@@ -19,30 +19,30 @@ from tests.envoy.through_host import told_by_envoy
 PAGE = Path(__file__).parents[2] / "docs/ext-proc.md"
 FULL_DUPLEX = http_filter("FULL_DUPLEX_STREAMED")
 DIFFERS = {
-    "headers: add :scheme": "what HTTP has no form for is not sent: the client gets 503",
+    "headers: add :scheme": "HTTP cannot represent it, so the client gets 503",
     "headers: remove (:scheme )?:authority": "`:authority` cannot be removed: upstream gets an empty one",
-    "response headers: set all": "values of one name keep their order, different names do not",
-    "local: twice": "the details are those of the response that is sent, not of the second",
+    "response headers: set all": "the order is kept for values of one name, not between names",
+    "local: twice": "the details are those of the response that is sent, not those of the second",
     "local: again in on_response_body": "Envoy still has the response's headers: the client gets 503 and no broken response",
     "local: (to HEAD|code (204|304))": "Envoy adds no `content-type` to a local response without a body",
-    "local: code (600|999|70000|-1)": "a status that HTTP does not know is answered 503",
+    "local: code (600|999|70000|-1)": "an invalid status is answered 503",
     "close: [01] in (request_headers|request_body|response_headers)": (
-        "a stream that a filter closes is answered 503, as long as the client has nothing of the response"
+        "if a filter closes a stream before the response has begun, the client gets 503"
     ),
-    "trailers: added in (request|response) body": "trailers are not added to a message that has none",
-    "properties: (others|whose values vary|of the response)": "Envoy tells the attributes that it is configured to tell",
+    "trailers: added in (request|response) body": "trailers cannot be added to a message without trailers",
+    "properties: (others|whose values vary|of the response)": "Envoy sends only the attributes that it is configured to send",
     "call: the (stream has gone on|client has gone)": "a stream ends with Envoy's call, which does not wait for replies",
-    "call: reply": "the trailers of a reply are not shown",
-    "call: from the response": "the end of a body may come as a part of its own that is empty",
+    "call: reply": "filters do not get the trailers of a reply",
+    "call: from the response": "the end of a body may arrive as a separate empty part",
     "call: trap in the reply": "the call ends at once, and does not wait for a time-out",
     "body: response held for ever": "the client gets no headers while the body is held",
-    "resume: the client gives up amid the body": "what a client sends just before it leaves may not come to the filters",
-    "upstream: reset": "Envoy does not tell the details of a response that it made itself",
-    "shared data: two plugins in one VM": "Envoy's main thread runs the start of filters, too",
+    "resume: the client gives up amid the body": "data that a client sends just before it disconnects may not reach the filters",
+    "upstream: reset": "Envoy does not send the details of a response that it made itself",
+    "shared data: two plugins in one VM": "in Envoy, the main thread starts the filters too",
     "trap: (in|restricted call in) the allocator": "the callback ends at once",
-    "trap: after a local response": "the failure is told, not the response that was not sent",
-    "trap: on_tick, (open|reload)": "ticks come in their own time",
-    "trap: unknown policy pair": "Envoy has two options for one thing, and refuses both together",
+    "trap: after a local response": "the details are those of the failure, not those of the response that was not sent",
+    "trap: on_tick, (open|reload)": "ticks occur independently",
+    "trap: unknown policy pair": "Envoy has two options for the same setting, and refuses both together",
 }
 """Patterns of cases in which ext_proc differs, and why. A case that agrees after all fails, so that this stays true."""
 RACES = r"resume: .*|call: .*|trap: on_tick, .*|body: response held for ever|shared data: .*"

@@ -79,9 +79,9 @@ PAGES = [
     ("integrations.md", "Django"),
     ("integrations.md", "Any application of WSGI"),
     ("integrations.md", "Inside of a stock Envoy: pyvoy"),
-    ("aiohttp.md", "From nothing to a filter at work"),
-    ("ext-proc.md", "From nothing to a filter at work"),
-    ("ext-proc.md", "From nothing to a filter that decides"),
+    ("aiohttp.md", "Quick start"),
+    ("ext-proc.md", "Quick start"),
+    ("ext-proc.md", "Quick start for a filter that decides"),
 ]
 
 

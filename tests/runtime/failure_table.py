@@ -28,9 +28,9 @@ ONCE = "@on_configure\nget_shared_data was\nif_status 0\nreturn 0\nset_shared_da
 CAUSES = {
     "a trap": f"@on_request_headers\n{HOLD}{FAIL}trap",
     "the deadline of a callback": f"@on_request_headers\n{HOLD}{FAIL}loop",
-    "memory: the guest asks for more than `limits.memory`, is refused, and goes on":
+    "memory: the guest asks for more than `limits.memory`, is refused, and continues":
         f"@on_request_headers\n{HOLD}{FAIL}grow 30000",
-    "a refused allocation: the guest's allocator gives no memory": f"@on_request_headers\n{HOLD}{FAIL}allocator zero\nget_header_map_value 0 :path",
+    "a refused allocation: the guest's allocator returns no memory": f"@on_request_headers\n{HOLD}{FAIL}allocator zero\nget_header_map_value 0 :path",
     "a trap in the guest's allocator": f"@on_request_headers\n{HOLD}{FAIL}allocator trap\nget_header_map_value 0 :path",
     "a trap, and the new VM refuses its configuration": f"{ONCE}@on_request_headers\n{HOLD}{FAIL}trap",
 }  # fmt: skip

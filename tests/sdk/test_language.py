@@ -29,10 +29,10 @@ def _answer(config):
 """
 
 DIFFERS = {
-    "digits_of_floats": "16 digits at most: 0.1 + 0.2 is written 0.3",
-    "causes": "`raise … from` keeps no `__cause__`",
+    "digits_of_floats": "at most 16 digits: 0.1 + 0.2 is printed as 0.3",
+    "causes": "`raise … from` sets no `__cause__`",
     "views_as_sets": "`keys() & other` is an error; write set(keys())",
-    "mixins": "super() in a class without bases does not find the next class of a derived one; name it",
+    "mixins": "super() in a class without bases does not find the next class in the order of a derived class; name that class",
 }
 
 REFUSED = {
@@ -90,11 +90,11 @@ def table() -> str:
     differs = [f"{name.replace('_', ' ')} ({how})" for name, how in DIFFERS.items()]
     rows = [
         ("works", native),
-        ("works, brought into MicroPython's terms", lowered),
+        ("works, rewritten for MicroPython", lowered),
         ("differs", differs),
-        ("is refused when it is packed", [what.replace("|", "\\|") for what in REFUSED]),
+        ("is refused by `pack`", [what.replace("|", "\\|") for what in REFUSED]),
     ]
-    return "# Python in packed filters\n\nFrom the tests, which compare with CPython (`tests/sdk/language.py`).\n\n" + (
+    return "# Python in packed filters\n\nThe tests, which compare with CPython (`tests/sdk/language.py`), generate this table.\n\n" + (
         "| | |\n|---|---|\n" + "".join(f"| {how} | {', '.join(names)} |\n" for how, names in rows)
     )
 

@@ -331,21 +331,21 @@ def nginx(program: str, folder: Path, upstream: Upstream) -> Iterator[tuple[int,
 def page(columns: dict[str, dict[str, str]]) -> str:
     """The page, of what each server made of them."""
     lines = [
-        "# Messages that are odd, and what servers make of them",
+        "# Odd messages, and the answers of servers",
         "",
-        "This page compares how `proxywasm serve`, Envoy and nginx answer odd or broken requests. It shows which messages `serve` refuses before a filter or upstream sees them. `python -m tests.serve.syntax` writes the page and has the bytes of each request; `tests/serve/test_syntax.py` keeps it true. Each server runs with its defaults in front of the same upstream.",
-        "A cell is the status of the first answer, or `-` if the server closed the connection without an answer or sent nothing. A number in brackets says how many requests upstream got, where it is not one, or where a refused message became more than one.",
-        "`proxywasm serve` accepts nothing that both others refuse, with one exception: h2 silently removes a pseudo-header in trailers of HTTP/2, so neither filters nor upstream see it.",
+        "This page compares how `proxywasm serve`, Envoy and nginx answer odd or broken requests. It shows which messages `serve` refuses before a filter or upstream sees them. `python -m tests.serve.syntax` writes the page and has the bytes of each request; `tests/serve/test_syntax.py` checks it. Each server runs with its defaults in front of the same upstream.",
+        "A cell is the status of the first answer, or `-` if the server closed the connection without an answer or sent nothing. A number in parentheses is the number of requests that upstream got, if it is not one, or if a refused message became several.",
+        "`proxywasm serve` accepts nothing that both others refuse, with one exception: h2 silently removes a pseudo-header in trailers of HTTP/2, so neither filters nor upstream get it.",
         "",
         *table(columns, CASES),
         "",
         "## HTTP/2",
         "",
-        "These requests use HTTP/2 with prior knowledge; the upstream is the same, and speaks HTTP/1.1. `reset` means that the server reset the stream.",
+        "These requests use HTTP/2 with prior knowledge; the upstream is the same, and uses HTTP/1.1. `reset` means that the server reset the stream.",
         "",
         *table(columns, HTTP2_CASES),
         "",
-        "Of the 145 cases of h2spec, `serve` passes all but one (`tests/serve/test_h2spec.py`): because the port also speaks HTTP/1.1, an invalid preface is a bad request line there, and answered 400. Envoy 1.40 with its defaults failed 12 of them.",
+        "Of the 145 cases of h2spec, `serve` passes all but one (`tests/serve/test_h2spec.py`): because the port also serves HTTP/1.1, an invalid preface is a bad request line there, which is answered 400. Envoy 1.40 with its defaults failed 12 of them.",
         "",
     ]
     return "\n".join(lines)

@@ -151,8 +151,8 @@ TITLE = "## CPython's own tests"
 ABOUT = f"""
 {TITLE}
 
-So many of the tests of these files of CPython 3.11 pass, each by itself, in packed filters. Most others are about what a
-filter does not have: `locals()`, `exec`, the attributes of exceptions and functions, warnings, `__class__` cells.
+The table shows how many tests in these files of CPython 3.11 pass, each alone, in packed filters. Most others are about
+features that filters lack: `locals()`, `exec`, the attributes of exceptions and functions, warnings, `__class__` cells.
 
 | file | passes | of |
 |---|---:|---:|
