@@ -4,9 +4,9 @@
 
     app = ProxyWasmMiddleware(app, ["auth.wasm"], listener=Tracing())
 
-`Tracing` is a listener of hosts, so it works wherever streams do. A stream's span is a child of the span that is
-current when its first filter is called; without one, of the span that the request's headers name. Headers name the
-stream's span to upstream, and headers of callouts (gRPC: metadata) name the callback's, unless a filter has set them.
+`Tracing` is a listener of hosts, so it works wherever streams do. A stream's span is a child of the current span when
+its first filter is called, or else of the span that the request's headers name. Headers name the stream's span to
+upstream, and headers of callouts (gRPC: metadata) name the callback's span, unless a filter has set them.
 A tick, or a queue with a message, begins a new trace, which includes the replies to its callouts. Tags that Higress's
 filters set (``trace_span_tag.NAME``) become attributes of a stream's span. Your `TracerProvider` exports the spans;
 this package needs only OpenTelemetry's API.
@@ -14,6 +14,7 @@ this package needs only OpenTelemetry's API.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,14 @@ class _Traced:
     ended: bool = False
 
 
+class _Running(threading.local):
+    """The callbacks that have not returned in one thread: one filter may enter the next."""
+
+    def __init__(self) -> None:
+        self.stack: list[tuple[trace.Span, _Traced, int | None] | None] = []
+        """Each with its span, or ``None`` without one, and the token of the callout that is answered."""
+
+
 class Tracing:
     """A listener that makes spans. One may listen to any number of hosts, each in its thread.
 
@@ -76,9 +85,8 @@ class Tracing:
         self._streams: dict[int, _Traced] = {}
         """By `id` of the stream, whose entry is removed when the stream ends or is freed."""
         self._callouts: weakref.WeakKeyDictionary[Any, dict[int, _Traced]] = weakref.WeakKeyDictionary()
-        """The makers of callouts, by root context and token."""
-        self._running: list[tuple[trace.Span, _Traced, int | None] | None] = []
-        """Callbacks that have not returned (one filter may enter the next), with the token of an answered callout."""
+        """The stream or callback that made each callout, by root context and token."""
+        self._running = _Running()
 
     # -- Listener ------------------------------------------------------------------------------------------------
 
@@ -92,17 +100,18 @@ class Tracing:
             token = args[1]
             traced = self._callouts.get(context, {}).get(token)
         if traced is None and row.key not in BY_THEMSELVES:
-            self._running.append(None)
+            self._running.stack.append(None)
             return
         given = {"proxywasm.plugin": context.name, "proxywasm.callback": row.name}
         parent = contexts.Context() if traced is None else traced.context
         span = self._tracer.start_span(f"{context.name} {row.key}", parent, attributes=given)
         traced = traced or _Traced(span, trace.set_span_in_context(span, parent))
-        self._running.append((span, traced, token))
+        self._running.stack.append((span, traced, token))
 
     def hostcall(self, context: Context, call: Call) -> None:
         """See `Listener`."""
-        running = self._running[-1] if self._running else None
+        stack = self._running.stack
+        running = stack[-1] if stack else None
         if running is None or call.row.name not in CALLOUTS or call.status:
             return
         span, traced, _ = running
@@ -118,7 +127,8 @@ class Tracing:
 
     def returned(self, context: Context, row: Callback, result: int | None, *, failed: bool) -> None:
         """See `Listener`."""
-        running = self._running.pop() if self._running else None
+        stack = self._running.stack
+        running = stack.pop() if stack else None
         if running is None:
             return
         span, traced, token = running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import pytest
 from opentelemetry import trace
@@ -12,6 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from proxywasm_host import Host, Services
+from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.effects import HttpCall, HttpCallReply
 from proxywasm_host.integrations.asgi import Filter
 from proxywasm_host.integrations.opentelemetry import Tracing
@@ -146,7 +148,7 @@ def test_ticks_and_queues_begin_traces(engine, exporter, provider, cause):
     assert (asked.parent, replied.parent.span_id) == (None, asked.context.span_id)
     told = dict(call.headers)[b"traceparent"].decode()
     assert told.startswith(f"00-{asked.context.trace_id:032x}-{asked.context.span_id:016x}-")
-    assert (tracing._streams, dict(tracing._callouts), tracing._running) == ({}, {}, [])
+    assert (tracing._streams, dict(tracing._callouts), tracing._running.stack) == ({}, {}, [])
 
 
 def test_what_a_filter_says_of_the_trace_stays(carry, provider, upstream):
@@ -174,7 +176,7 @@ def test_a_guest_that_fails(carry, exporter, provider):
     for span in (failed, stream):
         assert span.status.status_code is trace.StatusCode.ERROR
         assert span.status.description == "probe failed in proxy_on_request_headers"
-    assert (tracing._streams, dict(tracing._callouts), tracing._running) == ({}, {}, [])
+    assert (tracing._streams, dict(tracing._callouts), tracing._running.stack) == ({}, {}, [])
 
 
 def test_callbacks_of_no_stream_have_no_spans_and_nothing_is_kept(engine, exporter, provider):
@@ -189,7 +191,7 @@ def test_callbacks_of_no_stream_have_no_spans_and_nothing_is_kept(engine, export
         host.deliver(during, HttpCallReply([(b":status", b"200")], b""))  # its stream is gone
     assert [b"traceparent" in dict(call.headers) for call in (before, during)] == [False, True]
     assert {"probe on_configure", "probe on_http_call_response"}.isdisjoint(names(exporter.get_finished_spans()))
-    assert (tracing._streams, dict(tracing._callouts), tracing._running) == ({}, {}, [])
+    assert (tracing._streams, dict(tracing._callouts), tracing._running.stack) == ({}, {}, [])
 
 
 def test_a_callout_is_forgotten_with_its_reply(engine, exporter, provider):
@@ -213,3 +215,36 @@ def test_a_trace_that_is_not_sampled_is_carried_on_as_that(carry, upstream):
     assert carry(WAITS, listener=tracing, clusters={"up": upstream.url}).get().status == 200
     flags = int(upstream.requests[-1]["traceparent"].rpartition("-")[2], 16)
     assert not flags & trace.TraceFlags.SAMPLED
+
+
+def test_hosts_in_two_threads_share_a_listener(engine, exporter, provider):
+    """A callback that returns while another thread's is inside ends its own span."""
+    tracing = Tracing(provider)
+    inside, returned = threading.Event(), threading.Event()
+
+    class Log:
+        level = LogLevel.INFO
+
+        def __init__(self, then) -> None:
+            self.then = then
+
+        def log(self, line) -> None:
+            self.then()
+
+    def serve(name: str, then) -> None:
+        with Host(engine, services=Services(log=Log(then)), listener=tracing) as host:
+            plugin = host.load_plugin(code("c/probe_0_2_1"), name=name, configuration="@on_request_headers\nlog hello\n")
+            with host.http_stream([plugin]) as stream:
+                stream.request_headers(REQUEST, True)
+
+    def second() -> None:
+        serve("second", lambda: inside.set() or returned.wait(30))
+
+    thread = threading.Thread(target=second)
+    serve("first", lambda: thread.start() or inside.wait(30))
+    returned.set()
+    thread.join(30)
+    assert [name for name in names(exporter.get_finished_spans()) if "on_request_headers" in name] == [
+        "first on_request_headers",
+        "second on_request_headers",
+    ]
