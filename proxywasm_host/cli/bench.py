@@ -104,7 +104,7 @@ def measure(command_line: CommandLine, requests: int) -> dict[str, Any] | Failur
 
 @dataclass
 class Counts:
-    """Counts calls between host and guest in one request, from the stream's first callback to its last."""
+    """Numbers of calls between host and guest in one request, from the stream's first callback to its last."""
 
     callbacks: int = 0
     hostcalls: int = 0

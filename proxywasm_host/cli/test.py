@@ -58,9 +58,9 @@ POLL = 0.3
 @click.option("--watch", is_flag=True, help="Run again whenever a suite or a filter changes, until Ctrl-C.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of suites in YAML, and exit.")
 def command(suites: Sequence[Path], watch: bool, schema: bool, **options: Any) -> int:
-    """Run suites of tests: our own in YAML, and Google's tests.textpb (Service Extensions).
+    """Run suites of tests: our own in YAML, and Google's tests.textpb and tests.yaml (Service Extensions).
 
-    Each test loads its filter anew; no connection is opened. The exit code is 1 if a test fails.
+    Each test loads its filter again. No connection is opened. The exit code is 1 if a test fails.
 
     \b
     proxywasm test auth.suite.yaml --junit report.xml

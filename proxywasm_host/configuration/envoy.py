@@ -157,7 +157,7 @@ def listener(node: Node, own: Own) -> None:
 
 
 def tcp_proxy(node: Node) -> dict[str, Any]:
-    """The upstream of a TCP proxy, for a listener of `tcp`."""
+    """The upstream and options of a TCP proxy, for an item of `tcp`."""
     node.drop("@type")
     if node.has("weighted_clusters"):
         node.take("weighted_clusters").wrong("a TCP listener has one upstream: write cluster")

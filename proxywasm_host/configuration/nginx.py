@@ -327,7 +327,7 @@ class Reader:
         self._upstreams[at.args[0] if at.args else ""] = servers
 
     def _serve(self, servers: list[Server]) -> None:
-        """Collect the routes of all servers. The default server also gets requests for no other one."""
+        """Collect the routes of all servers. The default server also gets the requests that match no other."""
         default = next((each for each in servers if each.default), servers[0] if servers else None)
         named = [(each, [*each.names, *(["*"] if each is default else [])]) for each in servers]
         if len(servers) == 1:

@@ -103,7 +103,7 @@ class Node:
                 self.take(key).warn(why)
 
     def drop(self, *keys: str) -> None:
-        """Take keys that need nothing done."""
+        """Take keys that need no conversion."""
         for key in keys:
             self.take(key)
 

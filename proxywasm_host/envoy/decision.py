@@ -42,7 +42,7 @@ class Decision:
     response: ResponseHead | None = None
     body: bytes = b""
     failure: Failure | None = None
-    """The failure of a guest that therefore could not decide."""
+    """The failure of a guest, which prevented a decision."""
 
     @property
     def allowed(self) -> bool:

@@ -59,7 +59,7 @@ class Carrier:
             ``"redis://…"``; see `proxywasm_host.services.shared`. It replaces those of `services`.
         fetcher: fetches modules that are named by URL, and looks for newer ones.
         on_failure: called for each failure of a guest, with the plugin and its `Failure`. The log reports it too.
-        services, engine, profile, listener: of the hosts that the carrier makes. All hosts share the services.
+        services, engine, profile, listener: those of the hosts that the carrier makes. All hosts share the services.
 
     Raises: TypeError or ValueError, whose message says what to write instead.
     """
@@ -170,7 +170,7 @@ class Carrier:
 def check(name: str, value: object, right: bool, wanted: str) -> None:
     """Raise TypeError unless the value is right."""
     if not right:
-        raise TypeError(f"{name} is {wanted}; not {value!r}")
+        raise TypeError(f"{name} must be {wanted}; not {value!r}")
 
 
 def is_number(value: object, *kinds: type) -> bool:

@@ -212,7 +212,7 @@ class Exchange(ExchangeBase):
 
     @property
     def request_held(self) -> bool:
-        """Whether a filter holds the request, so that it may need a reply, a tick or another stream to release it."""
+        """Whether a filter holds the request. A reply, a tick or another stream may have to release it."""
         return bool(self.stream._chain(REQUEST).stopped)
 
     @property

@@ -52,7 +52,7 @@ class Refused(Exception):
     """A request that is answered at once. No filter sees it, because it is ambiguous or not supported.
 
     Args:
-        status: of the answer.
+        status: the status of the answer.
         why: the reason, for the client.
     """
 

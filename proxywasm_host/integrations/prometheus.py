@@ -123,7 +123,7 @@ class FilterMetrics:
     Args:
         metrics: those of the services; with ``shared="processes"`` each process shows the totals of all.
         tags: labels to extract from names, in this order: `ENVOY`, `ISTIO`, `KUADRANT`, `HIGRESS`, or your own.
-        prefix: of all names.
+        prefix: precedes all names.
     """
 
     def __init__(self, metrics: Snapshots, *, tags: Iterable[Tag] = (), prefix: str = PREFIX) -> None:

@@ -77,7 +77,7 @@ BUILDER = requests.adapters.HTTPAdapter()
 
 
 def outgoing(request: requests.PreparedRequest) -> Outgoing:
-    """A request of requests, as `Outgoing`."""
+    """A request of the library, as `Outgoing`."""
     parts = urlsplit(request.url or "")
     headers = [(encoded(name), encoded(value)) for name, value in request.headers.items()]
     if "Host" not in request.headers:

@@ -112,7 +112,7 @@ Answers = Union[Annotated[int, Field(ge=0, le=999)], Literal["fail", "never"], A
 
 
 class ExpectedMessage(Model):
-    """Expected headers, body and trailers. Null stands for an absent header; parts that are not given may differ."""
+    """Expected headers, body and trailers. Null stands for an absent header. Omitted parts are not compared."""
 
     headers: dict[str, Expected | None] = Field(default_factory=dict)
     body: Expected | None = None

@@ -284,7 +284,7 @@ def test_what_sends_is_a_transport(kind):
         "requests": ("adapter", of_requests.ProxyWasmAdapter),
         "urllib3": ("manager", of_urllib3.ProxyWasmPoolManager),
     }.get(kind, ("transport", of_httpx2.ProxyWasmTransport))
-    with pytest.raises(TypeError, match=f"app is the {wanted} that sends"):
+    with pytest.raises(TypeError, match=f"app must be the {wanted} that sends"):
         make(["auth.wasm"], [])
 
 

@@ -127,5 +127,5 @@ def test_what_cannot_be_loaded_anew_goes_on(engine, caplog):
 def test_a_policy_says_when():
     with pytest.raises(ValueError, match=r"^give memory, requests or age$"):
         Recycle()
-    with pytest.raises(TypeError, match=r"^recycle is a Recycle\(memory=64 << 20\); not 5$"):
+    with pytest.raises(TypeError, match=r"^recycle must be a Recycle\(memory=64 << 20\); not 5$"):
         asgi.ProxyWasmMiddleware(Application().asgi, chain(), recycle=5)

@@ -1,6 +1,6 @@
 """Writes our own form in the form of another host, and lists the settings that it does not have.
 
-Each form has a module, as among the readers; `base` has the code that they share.
+Each form has a module, as for readers; `base` has the shared code.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class EnvoyWriter(Writer):
     """A bootstrap of Envoy."""
 
     def write(self) -> str:
-        """A listener for HTTP with its routes and filters, one for each of `tcp`, and a cluster for each upstream."""
+        """A listener for HTTP with routes and filters, one for each item of `tcp`, and a cluster for each upstream."""
         own = self._own
         upstreams = self._upstreams()
         of_tcp = own.take("tcp", [])

@@ -13,7 +13,7 @@ from proxywasm_host.fetch.reference import is_remote
 
 
 class NginxWriter(Writer):
-    """nginx with ngx_wasm_module."""
+    """A configuration of nginx with ngx_wasm_module."""
 
     def write(self) -> str:
         """The blocks ``wasm`` and ``http`` with a server for each set of hosts."""
@@ -82,7 +82,7 @@ class NginxWriter(Writer):
         ]
 
     def _isolation(self, filters: list[dict[str, Any]], path: str) -> list[str]:
-        """The directive for the filters of one level, which have one isolation there."""
+        """The directive for the filters of one level, which share one isolation in nginx."""
         kinds = {each.get("isolation", "none") for each in filters}
         if len(kinds) > 1:
             self.cannot.append(f"{path}: filters of one level have the same isolation there")

@@ -109,7 +109,7 @@ class Conversation:
         request.trailers = _trailers(out[-1])
 
     def _put_request(self, head: RequestHead, body: bytes | None) -> None:
-        """`body` is ``None`` if it is streamed."""
+        """Write a request into the flow. `body` is ``None`` if it is streamed."""
         request = self._flow.request
         self._say("request", self._asked or [], head, body)
         headers = self._framed(head.headers, body, had=bool(body) or head.at >= 0)
@@ -177,7 +177,7 @@ class Conversation:
         self._close(whole=True)
 
     def _put_response(self, head: ResponseHead, body: bytes | None) -> http.Response:
-        """`body` is ``None`` if it is streamed."""
+        """Write a response into the flow. `body` is ``None`` if it is streamed."""
         flow, exchange = self._flow, self._exchange
         if flow.response is None or exchange.local:
             flow.response = http.Response.make(head.status)

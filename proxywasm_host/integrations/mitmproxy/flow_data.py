@@ -45,7 +45,7 @@ def properties(flow: flows.Flow) -> Mapping[str, PropertyValue]:
 
 
 def pairs(message: Any) -> HeaderList:
-    """Headers, or trailers, as they came."""
+    """Headers or trailers, with names in lower case."""
     return [(name.lower(), value) for name, value in message.fields]
 
 
