@@ -119,7 +119,7 @@ def test_06_one_allocator_throughout(host, log):
 
 def test_07_wrong_signature_of_a_callback(host):
     with pytest.raises(
-        ModuleError, match=r"proxy_on_tick has the type \(i64\) -> \(\), in ABI 0.2.1 it is \(i32\) -> \(\)"
+        ModuleError, match=r"proxy_on_tick has the type \(i64\) -> \(\), but in ABI 0.2.1 it is \(i32\) -> \(\)"
     ):
         host.load_plugin(module('(func (export "proxy_on_tick") (param i64))'))
 

@@ -342,12 +342,12 @@ def test_headers_that_are_none(host, headers):
 
 @pytest.mark.parametrize("callout", [3, None, "idp"])
 def test_a_reply_to_nothing(host, callout):
-    told = f"deliver takes the effect that asked (HttpCall, …) and then its reply, not {callout!r}"
+    told = f"deliver accepts a callout (HttpCall, …) and then its reply, not {callout!r}"
     assert said(TypeError, lambda: host.deliver(callout, HttpCallReply([]))) == told
 
 
 def test_a_reply_that_comes_first(host):
-    told = "deliver takes the effect that asked (HttpCall, …) and then its reply, not HttpCallReply("
+    told = "deliver accepts a callout (HttpCall, …) and then its reply, not HttpCallReply("
     assert said(TypeError, lambda: host.deliver(HttpCallReply([]), None)).startswith(told)
 
 

@@ -76,7 +76,7 @@ class Context(ContextState):
     # -- The stream ----------------------------------------------------------------------------------------------
 
     def add_trailers(self, map: int) -> HeaderList | None:
-        """Create trailers for a message without any. Only the body callback that ends the stream can; else ``None``."""
+        """Create trailers for a message without any, in the body callback that ends the stream; ``None`` elsewhere."""
         return None
 
     def map_limits(self, map: int) -> tuple[int, int]:

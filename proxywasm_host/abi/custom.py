@@ -108,7 +108,7 @@ def hostcall(
     since: AbiVersion = AbiVersion.V0_1_0,
     until: AbiVersion = AbiVersion.V0_2_100,
 ) -> Callable[[Callable[..., Any]], CustomHostcall]:
-    """Make a function a hostcall, as a decorator.
+    """A decorator that makes a function a hostcall.
 
     Args:
         name: the name under which filters import it from ``env``; not a name of the ABI.

@@ -127,7 +127,7 @@ def _offer(
     if signature != expected and not (name in RESULT_OPTIONAL and signature == (expected[0], ())):
         raise ModuleError(
             f"import {module}.{name} has the type {signature_text(signature)}, "
-            f"in ABI {version} it is {signature_text(expected)}"
+            f"but in ABI {version} it is {signature_text(expected)}"
         )
     return row, None
 
@@ -163,7 +163,7 @@ def look_up(
     unknown_imports: Literal["error", "stub"] = "error",
     hostcalls: Iterable[CustomHostcall] = (),
 ) -> list[Import]:
-    """The status of each import. Accepts the arguments of `link`, which raises for the first that prevents loading."""
+    """The status of each import. The arguments are those of `link`, which raises for the first wrong import."""
     custom = {one.name: one for one in hostcalls}
     found: dict[str, Import] = {}
     for module, name, kind, signature in imports:
@@ -240,7 +240,7 @@ def check_exports(exports: Sequence[tuple[str, str, FunctionSignature | None]], 
         if signature is not None and signature != expected:
             raise ModuleError(
                 f"export {name} has the type {signature_text(signature)}, "
-                f"in ABI {version} it is {signature_text(expected)}: is the marker {version.marker} right?"
+                f"but in ABI {version} it is {signature_text(expected)}: is the marker {version.marker} right?"
             )
     for name, params in STARTS.items():
         signature = functions.get(name)

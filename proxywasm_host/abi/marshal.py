@@ -64,7 +64,7 @@ TEXT: Final = 1024
 FDS: Final = 2
 """Number of file descriptors that can be written to."""
 MAX_RANGES: Final = 1024
-"""Ranges that are gathered at once (IOV_MAX of POSIX systems). The guest gets the number of bytes taken."""
+"""Most ranges that are gathered at once (IOV_MAX of POSIX systems). The guest gets the number of bytes taken."""
 
 
 class GuestMemory(Protocol):

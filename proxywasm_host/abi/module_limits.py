@@ -324,7 +324,7 @@ def _within(limits: ModuleLimits, part: str, count: int, sentence: str) -> None:
     limit = getattr(limits, part)
     if limit is not None and count > limit:
         raise ModuleError(
-            f"{sentence.format(count)}, {limit} are allowed: "
+            f"{sentence.format(count)}, and {limit} is the limit: "
             f"if you trust it, load it with module_limits=ModuleLimits({part}=…)"
         )
 
@@ -339,7 +339,7 @@ def _refused(proposal: str, at: int | None = None) -> ModuleError:
     )
     return ModuleError(
         f"the module uses a proposal of WebAssembly that filters may not use ({proposal}{where}): "
-        f"build it without{remedy}"
+        f"build it without that{remedy}"
     )
 
 

@@ -376,7 +376,7 @@ class Host(HostBase):
             may have any number).
         """
         if not isinstance(callout, Callout):
-            raise TypeError(f"deliver takes the effect that asked (HttpCall, …) and then its reply, not {callout!r}")
+            raise TypeError(f"deliver accepts a callout (HttpCall, …) and then its reply, not {callout!r}")
         callout.plugin._root.deliver(callout, reply)
         return self.drain()
 

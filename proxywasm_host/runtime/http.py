@@ -371,7 +371,7 @@ class HttpStream(HttpStreamBase):
             self._request.aborted = True
 
     def _send_prepared(self) -> None:
-        """Send the local response that waited for its filter to return, if there is one."""
+        """Send the local response that waited for its filter to return, if any."""
         local, self._prepared = self._prepared, None
         if local is not None:
             self._send(local)

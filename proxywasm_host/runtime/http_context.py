@@ -187,7 +187,7 @@ class HttpContext(HttpContextBase, Context):
             self.request_action = part << PART | action
 
     def failed(self, direction: int, stop: int) -> int:
-        """The action for a stream whose VM has failed; answers the first time (``CHECK_FAIL`` in Envoy's host)."""
+        """The action for a stream whose VM has failed, which is answered once (``CHECK_FAIL`` in Envoy's host)."""
         if self._spared:
             return 0
         if self.stream.failed:

@@ -6,7 +6,7 @@ Rules, from that module's documentation and tests, where they differ from Envoy'
 * ``end_of_stream`` is always false in callbacks on headers.
 * Filters get the whole body of the request at once, after all of them have got the headers and before the request is
   sent upstream; until then its headers can be changed. An empty body has no callback.
-* PAUSE from any callback holds the request: the next filter is called after it is resumed.
+* PAUSE from any callback holds the request: the next filter is called after the request is resumed.
 * The headers of a response cannot be held. After PAUSE on a part of its body, the filter gets the whole body at once,
   if that fits into the stream's buffer. This works once in each response.
 * All filters get a local response, even those that the request has not reached.

@@ -464,6 +464,10 @@ class RootContext(Context):
             self._grpc_closed(token, reply)
 
     def _grpc_closed(self, token: int, reply: effects.Reply) -> None:
+        """Call on_grpc_close. A stream ends after both sides have closed it, a call at once.
+
+        Source: ``onGrpcCloseWrapper`` in ``context.cc``.
+        """
         status, message = GRPC_UNAVAILABLE, "reset"
         if isinstance(reply, GrpcClosed):
             status, message = reply.status, reply.message

@@ -92,6 +92,7 @@ class TcpContext(Context):
         return None
 
     def _passes(self, action: int | None) -> bool:
+        """Whether data passes: any action but CONTINUE pauses (``onNetworkNewConnection`` in ``context.cc``)."""
         if self.vm.failure is None:
             return not action
         if self.plugin._bypassed and self.vm.profile.fail_open_spares_stream:
@@ -170,7 +171,7 @@ class TcpStream:
         """The failure of a plugin that closed the connection, if one did."""
         self.closed = False
         self.close_details: str | None = None
-        """The reason to close the connection, if a filter or a failure has one."""
+        """The reason for which the connection must be closed, if there is one."""
         self.filter_state: dict[str, bytes] = {}
         self._stored = Stored()
         self._contexts = [TcpContext(self, plugin) for plugin in plugins]
@@ -181,7 +182,7 @@ class TcpStream:
     # -- Events --------------------------------------------------------------------------------------------------
 
     def new_connection(self) -> list[Effect]:
-        """Feed the connection of the downstream peer."""
+        """Start the stream, because the downstream peer has connected."""
         self._connected = True
         self._connect(0)
         return self.host.drain()
@@ -197,7 +198,7 @@ class TcpStream:
     def upstream_data(self, data: bytes, end_stream: bool = False) -> list[Effect]:
         """Feed data of the upstream peer; `end_stream`: it will send no more. Raises as `downstream_data`."""
         self._pass(BufferType.UPSTREAM_DATA, 0, data, end_stream)
-        if end_stream:
+        if end_stream:  # onWrite in context.cc: Envoy has no other event for the end of upstream's connection
             for context in self._contexts:
                 if context.created and not context.closed:
                     context.vm.call(context, "on_upstream_connection_close", context.id, int(PeerType.UNKNOWN))

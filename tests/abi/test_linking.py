@@ -128,19 +128,19 @@ REFUSED = {
     ),
     "another type": (
         function("proxy_log", "ii:i"),
-        "import env.proxy_log has the type (i32, i32) -> (i32), in ABI 0.2.1 it is (i32, i32, i32) -> (i32)",
+        "import env.proxy_log has the type (i32, i32) -> (i32), but in ABI 0.2.1 it is (i32, i32, i32) -> (i32)",
     ),
     "another type of number": (
         function("proxy_increment_metric", "ii:i"),
-        "import env.proxy_increment_metric has the type (i32, i32) -> (i32), in ABI 0.2.1 it is (i32, i64) -> (i32)",
+        "import env.proxy_increment_metric has the type (i32, i32) -> (i32), but in ABI 0.2.1 it is (i32, i64) -> (i32)",
     ),
     "no result": (
         function("proxy_done", ":"),
-        "import env.proxy_done has the type () -> (), in ABI 0.2.1 it is () -> (i32)",
+        "import env.proxy_done has the type () -> (), but in ABI 0.2.1 it is () -> (i32)",
     ),
     "a result too many": (
         function("proc_exit", "i:i", "wasi_unstable"),
-        "import wasi_unstable.proc_exit has the type (i32) -> (i32), in ABI 0.2.1 it is (i32) -> ()",
+        "import wasi_unstable.proc_exit has the type (i32) -> (i32), but in ABI 0.2.1 it is (i32) -> ()",
     ),
     "a memory": (
         ("env", "memory", "memory", None),
@@ -206,7 +206,7 @@ NO_STUBS = {
     ),
     "a known name of another type": (
         function("proxy_log", "ii:i"),
-        "import env.proxy_log has the type (i32, i32) -> (i32), in ABI 0.2.1 it is (i32, i32, i32) -> (i32)",
+        "import env.proxy_log has the type (i32, i32) -> (i32), but in ABI 0.2.1 it is (i32, i32, i32) -> (i32)",
     ),
     "two results": (
         function("proxy_no_such", "i:ii"),
@@ -351,7 +351,7 @@ BAD_EXPORTS = {
         [MEMORY, MALLOC, exported("proxy_on_request_headers", "ii:i")],
         (
             "export proxy_on_request_headers has the type (i32, i32) -> (i32), "
-            "in ABI 0.2.1 it is (i32, i32, i32) -> (i32): is the marker proxy_abi_version_0_2_1 right?"
+            "but in ABI 0.2.1 it is (i32, i32, i32) -> (i32): is the marker proxy_abi_version_0_2_1 right?"
         ),
     ),
     "headers as in 0.2": (
@@ -359,7 +359,7 @@ BAD_EXPORTS = {
         [MEMORY, MALLOC, exported("proxy_on_response_headers", "iii:i")],
         (
             "export proxy_on_response_headers has the type (i32, i32, i32) -> (i32), "
-            "in ABI 0.1.0 it is (i32, i32) -> (i32): is the marker proxy_abi_version_0_1_0 right?"
+            "but in ABI 0.1.0 it is (i32, i32) -> (i32): is the marker proxy_abi_version_0_1_0 right?"
         ),
     ),
     "no result": (
@@ -367,7 +367,7 @@ BAD_EXPORTS = {
         [MEMORY, MALLOC, exported("proxy_on_vm_start", "ii:")],
         (
             "export proxy_on_vm_start has the type (i32, i32) -> (), "
-            "in ABI 0.2.1 it is (i32, i32) -> (i32): is the marker proxy_abi_version_0_2_1 right?"
+            "but in ABI 0.2.1 it is (i32, i32) -> (i32): is the marker proxy_abi_version_0_2_1 right?"
         ),
     ),
 }

@@ -56,13 +56,13 @@ MARKER = '(func (export "proxy_abi_version_0_2_1"))'
         (
             f'(module {MEMORY} {ALLOCATOR} {MARKER} (func (export "proxy_on_done") (param i32)))',
             (
-                "export proxy_on_done has the type (i32) -> (), in ABI 0.2.1 it is (i32) -> (i32): "
+                "export proxy_on_done has the type (i32) -> (), but in ABI 0.2.1 it is (i32) -> (i32): "
                 "is the marker proxy_abi_version_0_2_1 right?"
             ),
         ),
         (
             f'(module (import "env" "proxy_done" (func (param i64))) {MEMORY} {ALLOCATOR} {MARKER})',
-            "import env.proxy_done has the type (i64) -> (), in ABI 0.2.1 it is () -> (i32)",
+            "import env.proxy_done has the type (i64) -> (), but in ABI 0.2.1 it is () -> (i32)",
         ),
     ],
     ids=[

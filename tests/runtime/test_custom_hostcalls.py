@@ -119,7 +119,7 @@ def test_of_another_type(engine, services):
     wrong = hostcall("proxy_get_secret", u32("name"), data_out("secret"))(lambda *_: b"")
     with Host(engine, services=services, hostcalls=[wrong, kv_store_open]) as host, pytest.raises(ModuleError) as refused:
         host.load_plugin(code("c/secrets"))
-    assert "proxy_get_secret has the type (i32, i32, i32, i32) -> (i32), in ABI 0.2.1 it is (i32, i32, i32) -> (i32)" in str(refused.value)
+    assert "proxy_get_secret has the type (i32, i32, i32, i32) -> (i32), but in ABI 0.2.1 it is (i32, i32, i32) -> (i32)" in str(refused.value)
 
 
 def raises(error: Exception):

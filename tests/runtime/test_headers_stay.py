@@ -70,7 +70,7 @@ def test_headers_of_the_response_once_they_have_come(host, probe, log):
 def test_they_cannot_be_changed_any_more(host, probe, log, trace, change):
     run(host, probe(f"@on_response_headers\n{change}\nget_header_map_value 0 user-agent", profile=STAY))
     assert [line.partition(" = ")[2] for line in log.messages] == ["2", '0 "test"']
-    says = "BAD_ARGUMENT: request headers have gone on, they cannot be changed any more"
+    says = "BAD_ARGUMENT: request headers have been passed on, and can no longer be changed"
     assert [call.partition(" = ")[2] for call in trace.hostcalls if call.partition("(")[0] == f"proxy_{change.split()[0]}"] == [says]
 
 

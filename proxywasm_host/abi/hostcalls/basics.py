@@ -42,7 +42,7 @@ def proxy_set_tick_period_milliseconds(vm: VmState, period: int) -> Refusal | No
 
 
 def emscripten_notify_memory_growth(vm: VmState, memory: int) -> None:
-    """Do nothing. Emscripten's runtime calls it after memory has grown, which the marshaller notices by itself."""
+    """Do nothing, as Envoy's host. Emscripten calls it after memory has grown, which the marshaller notices itself."""
 
 
 def pthread_equal(vm: VmState, left: int, right: int) -> Refusal | None:

@@ -53,7 +53,7 @@ def expr_evaluate(vm: VmState, arguments: bytes) -> bytes | Refusal:
 
 
 def expr_delete(vm: VmState, arguments: bytes) -> bytes | Refusal:
-    """Delete the expression with a token; does nothing without one."""
+    """Delete the expression with a token, if there is one."""
     if len(arguments) != TOKEN:
         return Refusal(Status.BAD_ARGUMENT, "a token has 4 bytes, not {0}", len(arguments))
     vm.context.root.expressions.remove(int.from_bytes(arguments, "little"))

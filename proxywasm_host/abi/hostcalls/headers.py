@@ -38,7 +38,7 @@ def readable(vm: VmState, map: int) -> HeaderList | None:
 def absent(vm: VmState, map: int) -> Refusal:
     """BAD_ARGUMENT, for a map that cannot be read or changed in this callback."""
     if vm.profile.headers_stay and vm.context.past_headers(map) is not None:
-        return misuse(vm, "{0} have gone on, they cannot be changed any more", WORDS[map])
+        return misuse(vm, "{0} have been passed on, and can no longer be changed", WORDS[map])
     return Refusal(Status.BAD_ARGUMENT, "{0} are not available in this callback", WORDS[map])
 
 

@@ -49,7 +49,7 @@ def unknown(metric: int) -> Refusal:
 
 
 def proxy_increment_metric(vm: VmState, metric: int, offset: int) -> Refusal | None:
-    """Add to a counter or a gauge. A counter only grows: another offset is BAD_ARGUMENT, as is a histogram.
+    """Add to a counter or a gauge. BAD_ARGUMENT for a histogram, and for a counter unless `offset` is greater than 0.
 
     Source: ``incrementMetric`` in ``context.cc``.
     """

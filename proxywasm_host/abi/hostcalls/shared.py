@@ -25,7 +25,7 @@ def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusa
 
 
 def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Refusal | None:
-    """Set a key. CAS_MISMATCH if `cas` is not 0, and the value has another number by now (``shared_data.cc``)."""
+    """Set a key. CAS_MISMATCH if `cas` is not 0 and the key has another number now (``shared_data.cc``)."""
     data = vm.services.shared_data
     try:
         taken = cas == 0 and vm.profile.cas_zero_is_absent and data.get(vm.vm_id, key) is not None
