@@ -194,7 +194,7 @@ def effect_text(effect: effects.Effect) -> str:
     if isinstance(effect, effects.ResetStream):
         return f"the stream is reset: {effect.details}"
     if isinstance(effect, effects.SetTickPeriod):
-        return f"ticks each {effect.milliseconds} ms" if effect.milliseconds else "no ticks any more"
+        return f"ticks each {effect.milliseconds} ms" if effect.milliseconds else "no more ticks"
     if isinstance(effect, effects.HttpCall):
         headers = dict(effect.headers)
         return f"callout {effect.token} to {effect.cluster}: {text(headers[b':method'])} {text(headers[b':path'])}"

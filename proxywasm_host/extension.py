@@ -42,7 +42,7 @@ def load(name: str) -> tuple[Any, str]:
     from sources other than those next to it in ``native/``, as after a change in a checkout.
     """
     if os.environ.get("PROXYWASM_NATIVE", "").lower() in ("no", "0", "off", "false"):
-        return None, "off, as PROXYWASM_NATIVE says"
+        return None, "off, because of PROXYWASM_NATIVE"
     try:
         module = import_module(name)
     except ImportError as error:

@@ -162,7 +162,7 @@ class Clusters(Mapping[str, Cluster]):
         if name.isprintable() and name not in self._unknown and len(self._unknown) < TOLD:
             self._unknown.add(name)
             known = ", ".join(map(repr, self._named)) or "none"
-            logger.warning("a filter calls the cluster %r, which is not known: clusters are %s", name, known)
+            logger.warning("a filter calls the unknown cluster %r; the clusters are %s", name, known)
         return False
 
     def get(self, name: str, default: Any = None) -> Any:

@@ -177,9 +177,9 @@ async def ended(call: Any) -> None:
 class AsyncGrpcClient:
     """Makes gRPC callouts in an event loop. Channels are made on first use, one for each cluster.
 
-    Streams use threads and the synchronous interface of grpcio, because ``grpc.aio`` loses the status of a stream if
-    the server has ended it while a message is sent. It supports only asyncio (and uvloop), so on trio unary calls use
-    threads too.
+    Streams use threads and the synchronous interface of grpcio, because ``grpc.aio`` loses the status of a stream if a
+    message cannot be sent because the server has ended it. ``grpc.aio`` supports only asyncio (and uvloop), so on trio
+    unary calls also use threads.
     """
 
     def __init__(self, clusters: Clusters) -> None:

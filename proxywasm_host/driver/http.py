@@ -3,7 +3,7 @@
 After a failure, the filter gets the same as in Envoy, whose router answers for an upstream that fails:
 
     =====================================  ==========================================================
-    nobody answers in time                 504, ``upstream request timeout``
+    no answer in time                      504, ``upstream request timeout``
     no connection, or it ends unanswered   503, ``upstream connect error or disconnect/reset …``
     time-out or end within the answer      failure: on_http_call_response without headers or body
     an answer that is too large            likewise

@@ -50,8 +50,8 @@ class ModuleFetcher:
         plain_http: hosts, with their ports, that may be used without TLS. Those of this machine always may.
         docker_config: Docker's ``config.json`` with the credentials for registries; by default that of the user.
         timeout: seconds for a whole fetch.
-        refresh_interval: seconds between look-ups of references with the policy ``Always`` by carriers; ``None`` for no
-            further look-ups.
+        refresh_interval: seconds between a carrier's look-ups of references with the policy ``Always``; ``None`` for
+            only one look-up.
         size_limit: maximum bytes in the directory.
 
     Raises: TypeError or ValueError, whose message says what to write instead.

@@ -44,7 +44,7 @@ def test_it_can_be_turned_off():
     done = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "PROXYWASM_NATIVE": "no"}, capture_output=True, text=True
     )
-    assert (done.stdout, done.stderr) == ("off, as PROXYWASM_NATIVE says True\n", "")
+    assert (done.stdout, done.stderr) == ("off, because of PROXYWASM_NATIVE True\n", "")
 
 
 # -- Two worlds --------------------------------------------------------------------------------------------------

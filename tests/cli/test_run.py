@@ -277,7 +277,7 @@ def test_what_a_filter_did_in_words(proxywasm):
         "→ callout 5 to up: gRPC s/m",
         "→ callout 6 to up: gRPC s/m",
         "→ ticks each 30 ms",
-        "→ no ticks any more",
+        "→ no more ticks",
         "→ ClearRouteCache()",
         "writes    'pre' before the http request body",
         "writes    http request body, from byte 3: 'post'",

@@ -68,7 +68,7 @@ def test_a_cluster_that_is_not_known_is_told(carry, caplog, clusters):
     assert carry(script, clusters=clusters).ask({}, {}) == [200, 200]
     names = "'idp'" if clusters else "none"
     told = [record.getMessage() for record in caplog.records]
-    assert told == [f"a filter calls the cluster 'nobody', which is not known: clusters are {names}"]
+    assert told == [f"a filter calls the unknown cluster 'nobody'; the clusters are {names}"]
 
 
 # -- How filters are ---------------------------------------------------------------------------------------------------

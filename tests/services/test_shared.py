@@ -554,7 +554,7 @@ def test_a_directory_of_others(tmp_path, opened):
         opened(f"processes:{path}").data.get("vm", b"k")
     path.chmod(0o700)
     (path / "precious").write_text("")
-    with pytest.raises(ConfigError, match=r"^\S+/state holds precious, and all that it holds would be removed"):
+    with pytest.raises(ConfigError, match=r"^\S+/state contains precious, and its content would be removed"):
         opened(f"processes:{path}").data.get("vm", b"k")
     assert (path / "precious").exists()
 
@@ -565,15 +565,15 @@ def test_a_directory_of_others(tmp_path, opened):
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        ("", "shared is not '': write it as memory, processes, "),
-        ("process", "shared is not 'process': write it as memory, processes, "),
-        ("processes:a/b", "shared is not 'processes:a/b': write it as "),
-        ("processes:../x", "shared is not "),
-        ("redis://", "shared is not 'redis://': write it as "),
-        ("http://127.0.0.1", "shared is not "),
+        ("", "shared cannot be '': write it as memory, processes, "),
+        ("process", "shared cannot be 'process': write it as memory, processes, "),
+        ("processes:a/b", "shared cannot be 'processes:a/b': write it as "),
+        ("processes:../x", "shared cannot be "),
+        ("redis://", "shared cannot be 'redis://': write it as "),
+        ("http://127.0.0.1", "shared cannot be "),
         ("memory?ttl=0", "shared: ttl is a number of seconds, not '0': write ttl=60"),
         ("redis://h?timeout=nan", "shared: timeout is a number of seconds, not 'nan': write timeout=60"),
-        ("processes?timeout=1", "shared: 'timeout' is no option of 'processes'; it has ttl=SECONDS"),
+        ("processes?timeout=1", "shared: 'timeout' is not an option of 'processes', which has only ttl=SECONDS"),
     ],
 )
 def test_what_is_no_choice(choice, said):

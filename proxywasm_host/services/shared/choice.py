@@ -70,13 +70,13 @@ def _opener(choice: object) -> Callable[[Zones], Shared]:
     if URL.fullmatch(base):
         return partial(_redis, said, base + ("?" + urlencode(options) if options else ""))
     if options:
-        raise ValueError(f"shared: {next(iter(options))!r} is no option of {base!r}; it has ttl=SECONDS")
+        raise ValueError(f"shared: {next(iter(options))!r} is not an option of {base!r}, which has only ttl=SECONDS")
     if base == "memory":
         return partial(_memory, said)
     found = PROCESSES.fullmatch(base)
     if found:
         return partial(_processes, said, found[1] or "")
-    raise ValueError(f"shared is not {choice!r}: {FORMS}")
+    raise ValueError(f"shared cannot be {choice!r}: {FORMS}")
 
 
 def _seconds(name: str, text: str) -> float:

@@ -267,7 +267,7 @@ def _check(path: Path) -> None:
         raise ConfigError(f"{path} is not a directory that only this user can write to: name another one")
     strange = [file.name for file in path.iterdir() if not _is_ours(file.name)]
     if strange:
-        raise ConfigError(f"{path} holds {strange[0]}, and all that it holds would be removed: name another directory")
+        raise ConfigError(f"{path} contains {strange[0]}, and its content would be removed: name another directory")
 
 
 def _sweep(but: Path) -> None:

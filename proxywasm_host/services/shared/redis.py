@@ -1,4 +1,4 @@
-"""Shared data, queues and metrics of many machines, in Redis or Valkey, over the package redis.
+"""Shared data, queues and metrics of many machines, in Redis or Valkey, with the package redis.
 
 Each change is one script, so it is atomic, and nothing can happen between compare and swap. Keys begin with a prefix:
 ``data:VM_ID:KEY`` is a hash of a value and its number, ``queue:TOKEN`` a list of messages, ``notes:TOKEN`` a list of
