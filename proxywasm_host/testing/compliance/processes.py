@@ -62,7 +62,7 @@ def _may_refuse(engine: Engine) -> Iterator[None]:
             raise
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 class Forks(Base):
     """Tests of objects from before a fork. In the child they continue to work or say what to do; see ``fork``.

@@ -154,7 +154,7 @@ class Traps(Base):
             guest("divide", 0)
 
     @requires("fork")
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     @pytest.mark.parametrize(
         "order", [("enable", "make"), ("make", "enable"), ("make", "trap", "enable"), ("enable", "make", "disable")]
