@@ -540,6 +540,27 @@ def test_lengths_are_left_alone_where_that_is_wanted(begin):
     assert play(sides, "> GET / host=h", "< 200 content-length=6")[1:] == ["< 200 content-length=6"]
 
 
+def test_a_length_that_is_no_number_is_left_out_even_there(begin):
+    sides = begin(
+        "@on_response_headers\nreplace_header_map_value 2 content-length six\n", fix_content_length=False
+    )
+    assert play(sides, "> GET / host=h", "< 200 content-length=6")[1:] == ["< 200"]
+
+
+@pytest.mark.parametrize(("second", "out"), [("6", ["< 200 content-length=6"]), ("7", ["< 200"])])
+def test_one_length_goes_out_where_filters_can_add_another(engine, log, form, second, out):
+    """Envoy does not let them; a host that follows only the specification does."""
+    script = f"@on_response_headers\nadd_header_map_value 2 content-length {second}\n"
+    with Host(engine, profile="spec", services=Services(log=log)) as host:
+        driver = Plain(host)
+        plugin = host.load_plugin(code("c/probe_0_2_1"), configuration=script)
+        driver.perform(host.drain())
+        exchange = form(driver, host.http_stream([plugin]), fix_content_length=False)
+        sides = Sides(exchange, driver, plugin)
+        assert play(sides, "> GET / host=h", "< 200 content-length=6")[1:] == out
+        exchange.close()
+
+
 def test_when_to_read(begin):
     """No more than a part ahead, and nothing while a filter holds more than its limit."""
     sides = begin("@on_configure\nset_tick_period_milliseconds 5\n@on_request_headers\nreturn 4\n@on_tick\n"

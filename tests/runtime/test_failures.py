@@ -285,6 +285,15 @@ def test_with_no_interval_a_filter_that_a_client_makes_fail_is_there_for_the_nex
         assert plugin.failure is not None
 
 
+def test_a_closed_plugin_is_not_healed(host, probe):
+    plugin = probe("@on_request_headers\ntrap", failure_policy="fail_reload", reload_interval=0)
+    host.http_stream([plugin]).request_headers([(b":method", b"GET"), (b":path", b"/"), (b":authority", b"h")], True)
+    assert plugin.failure is not None
+    plugin.close()
+    plugin.heal()
+    assert (plugin.reloads, plugin.closed, plugin.failure is None) == (0, True, False)
+
+
 def test_no_more_than_half_of_the_time_goes_into_starts(host, probe, clock):
     class Slow:
         def callback(self, context, row, args):
