@@ -36,10 +36,6 @@ class StreamRoot(RootContext):
 
     plugin: StreamPlugin
 
-    def __init__(self, vm: Vm, plugin: StreamPlugin) -> None:
-        super().__init__(vm, plugin)
-        self._by_cluster = plugin.own._root._by_cluster
-
     def set_tick_period(self, milliseconds: int) -> None:
         """Do nothing: only the plugin's own root context gets ticks."""
 
@@ -58,7 +54,7 @@ class StreamPlugin(Plugin):
         own._isolated[vm] = None
 
     def _begin(self, vm: Vm) -> None:
-        self.on_failure = self.own.on_failure
+        self.on_failure, self._by_cluster = self.own.on_failure, self.own._by_cluster
         self._vm = vm
         self._root = root = StreamRoot(vm, self)
         vm.on_failure.append(self._vm_failed)

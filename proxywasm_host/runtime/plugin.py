@@ -91,6 +91,8 @@ class Plugin(PluginBase):
         self._peak_memory = 0
         self._isolated: dict[Vm, None] = {}
         """The separate VMs of open streams."""
+        self._by_cluster: dict[str, int] = {}
+        """Number of callouts under way to each cluster, from all its VMs."""
         self._attempts = 0
         self._retry_at = 0.0
         self._started_at = 0.0

@@ -100,8 +100,7 @@ class RootContext(Context):
         self.deleted = False
         self._callouts: dict[int, tuple[effects.Callout, int]] = {}
         """Callouts under way, with their cost in bytes."""
-        self._by_cluster: dict[str, int] = {}
-        """Number of callouts under way to each cluster."""
+        self._by_cluster = plugin._by_cluster
         self._half_closed: dict[int, str] = {}
         """gRPC streams that one side has closed: token → ``local`` or ``remote``."""
         self._redis: dict[str, RedisClient] = {}

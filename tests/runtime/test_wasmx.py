@@ -144,7 +144,21 @@ def test_08_callouts_are_limited_for_a_plugin_and_not_for_each_of_its_vms(host):
         assert len(stream.request_headers(REQUEST, True)) == 2
     for stream in streams[1:]:
         stream.close()
-    assert plugin._root._by_cluster == {}
+    assert plugin._by_cluster == {}
+
+
+def test_08_callouts_are_counted_for_a_plugin_whose_own_vm_was_replaced(host):
+    host.use(replace(host.services, clusters=Clusters({"127.0.0.1:80": Cluster("http://127.0.0.1", max_callouts=1)})))
+    plugin = host.load_plugin(code("c/probe_0_2_1"), name="p", configuration=f"@on_request_headers\n{CALL}\nreturn 1\n@on_tick\ntrap\n@on_configure\nset_tick_period_milliseconds 50", isolation="stream", failure_policy="fail_reload", reload_interval=0)
+    host.drain()
+    with host.http_stream([plugin]) as old:
+        plugin.tick()
+        with host.http_stream([plugin]) as new:
+            assert (plugin.reloads, plugin.failure) == (1, None)
+            host.drain()  # of the new VM, which ticks
+            assert len(old.request_headers(REQUEST, True)) == 1
+            assert new.request_headers(REQUEST, True) == []
+    assert plugin._by_cluster == {}
 
 
 def test_11_a_request_without_a_body(host, probe, trace):
