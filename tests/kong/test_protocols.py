@@ -10,6 +10,7 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgpack import fallback
 
 from benchmarks.rust import program
 from proxywasm_host.kong.asgi import KongMiddleware
@@ -149,6 +150,17 @@ def test_more_values_than_a_message_may_have(values):
     protocol.handle_event(1, "access")
     with pytest.raises(PluginServerError):
         protocol.feed(msgpack.packb([1, 1, None, {"EventId": 1, "Data": {"Method": "a", "Args": values}}]))
+
+
+@pytest.mark.parametrize("unpacker", [msgpack.Unpacker, fallback.Unpacker])
+def test_values_of_a_message_that_comes_in_parts_are_counted_once(monkeypatch, unpacker):
+    monkeypatch.setattr(msgpack, "Unpacker", unpacker)
+    protocol = MessagePack()
+    protocol.handle_event(1, "access")
+    args = [[0] * 1000] * (MOST_VALUES // 2000)
+    data = msgpack.packb([1, 1, None, {"EventId": 1, "Data": {"Method": "a", "Args": args}}])
+    parts = [data[at : at + len(data) // 4 + 1] for at in range(0, len(data), len(data) // 4 + 1)]
+    assert [protocol.feed(part) for part in parts] == [None, None, None, Called("a", tuple(args))]
 
 
 def test_messages_do_not_add_up():

@@ -51,7 +51,7 @@ class MessagePack:
                 raise ValueError(f"more than {MOST_VALUES} values")
             return values
 
-        self._unpacker = msgpack.Unpacker(
+        self._unpacker = unpacker = msgpack.Unpacker(
             raw=True,
             strict_map_key=False,
             max_buffer_size=MOST,
@@ -60,6 +60,8 @@ class MessagePack:
             list_hook=counted,
             object_hook=counted,
         )
+        self._begins_again = type(unpacker).__module__ == "msgpack.fallback"
+        """Without its C extension, msgpack reads a message from its start again when more of it has come."""
         self._pack = msgpack.Packer(use_bin_type=True).pack
         self._id = 0
         self._event = 0
@@ -90,6 +92,8 @@ class MessagePack:
 
     def feed(self, data: bytes) -> Event | None:
         """The server's message. Raises: PluginServerError."""
+        if self._begins_again:
+            self._read_values[0] = 0
         try:
             self._unpacker.feed(data)
             for message in self._unpacker:
