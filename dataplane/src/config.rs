@@ -67,6 +67,8 @@ pub struct Upstream {
     pub max_pending_requests: usize,
     pub max_requests: usize,
     pub keepalive: Seconds,
+    /// How long a server that has answered may leave the rest of the request unread.
+    pub linger: Seconds,
     pub rewrite_host: bool,
     pub tls: UpstreamTls,
 }

@@ -8,6 +8,7 @@ use crate::head::{self, Head, REQUEST_ID, Refused};
 use crate::routes::Route;
 use crate::server::Busy;
 use crate::server_thread::{Generation, ServerThread};
+use crate::tcp;
 use crate::tunnel;
 use crate::upstream::{Call, Lease, Upstream, UpstreamError, UpstreamInfo};
 use crate::websocket;
@@ -16,6 +17,7 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,6 +38,9 @@ struct Rest {
 impl Rest {
     fn response(mut self, status: StatusCode, headers: HeaderMap, content: Content) -> Response<Down> {
         let ends = self.busy.ends_with(&content);
+        if self.connect && status.is_success() {
+            self = self.ended(); // refused below: the client has not left
+        }
         let (status, headers, content) = match self.connect {
             true => websocket::to_connect(status, headers, content),
             false => (status, headers, content),
@@ -293,7 +298,8 @@ async fn direct(
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let (server, headers) = head::switching(&mut response);
-        return switched(client, server, None, headers, rest);
+        let idle = destination.generation.config.stream_idle_timeout.0;
+        return switched(client, server, None, headers, rest, idle);
     }
     let (parts, body) = response.into_parts();
     let headers = head::end_to_end(&parts.headers);
@@ -311,20 +317,27 @@ fn switched(
     stream: Option<Arc<Stream>>,
     headers: HeaderMap,
     mut rest: Rest,
+    idle: Duration,
 ) -> Response<Down> {
     let (lease, finish, busy) = (rest.lease.take(), rest.finish.take(), rest.busy.again());
     rest.busy.switched();
-    tokio::task::spawn_local(async move {
+    let thread = busy.thread();
+    let carried = Box::pin(async move {
         let (_lease, mut finish, _busy) = (lease, finish, busy);
         if let (Some(client), server) = (client, server.await)
             && let (Ok(client), Ok(server)) = (client.await, server)
         {
-            let ended = tunnel::carry(stream.as_ref(), client, server).await;
+            let (client, server) = (TokioIo::new(client), TokioIo::new(server));
+            let ended = match &stream {
+                Some(stream) => tunnel::both_ways(&**stream, client, server, false).await.is_ok(), // the driver ends an idle one
+                None => tcp::unfiltered(client, server, idle).await,
+            };
             if let Some(finish) = &mut finish {
                 finish.1 = ended;
             }
         }
     });
+    tokio::task::spawn_local(async move { thread.carry(carried).await });
     rest.response(StatusCode::SWITCHING_PROTOCOLS, headers, Content::Nothing)
 }
 
@@ -447,7 +460,8 @@ impl Filtered<'_> {
                 match response_head(&stream, &mut None).await {
                     Some((Some((StatusCode::SWITCHING_PROTOCOLS, mut headers)), false)) => {
                         to.into_iter().for_each(|to| head::upgrade(&mut headers, to));
-                        switched(client, server, Some(stream), headers, rest)
+                        let idle = self.destination.generation.config.stream_idle_timeout.0;
+                        switched(client, server, Some(stream), headers, rest, idle)
                     }
                     Some((head, end)) => self.respond(&stream, None, head, end, None, rest).await,
                     None => rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),

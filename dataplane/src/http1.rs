@@ -18,15 +18,13 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower_service::Service;
 
-/// How long a server that has answered may leave the rest of the request unread.
-const LINGER: Duration = Duration::from_secs(30);
-
 /// The connections to one server.
 pub struct Http1 {
     uri: Uri,
     connector: Connector,
     builder: http1::Builder,
     keepalive: Duration,
+    linger: Duration,
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -54,6 +52,7 @@ pub struct Connection {
     reused: bool,
     kept: Weak<Mutex<Kept>>,
     keepalive: Duration,
+    linger: Duration,
 }
 
 impl Http1 {
@@ -63,7 +62,8 @@ impl Http1 {
         if settings.max_headers > HEADERS {
             builder.max_headers(settings.max_headers); // hyper then allocates them on the heap
         }
-        Http1 { uri, connector, builder, keepalive: settings.keepalive.0, kept: Arc::default() }
+        let (keepalive, linger) = (settings.keepalive.0, settings.linger.0);
+        Http1 { uri, connector, builder, keepalive, linger, kept: Arc::default() }
     }
 
     /// Send a request, over an idle connection if there is one. If a reused connection could not take it, it goes over
@@ -116,8 +116,8 @@ impl Http1 {
         remote: Option<SocketAddr>,
         reused: bool,
     ) -> Connection {
-        let kept = Arc::downgrade(&self.kept);
-        Connection { sender: Some(sender), driver, remote, reused, kept, keepalive: self.keepalive }
+        let (kept, keepalive, linger) = (Arc::downgrade(&self.kept), self.keepalive, self.linger);
+        Connection { sender: Some(sender), driver, remote, reused, kept, keepalive, linger }
     }
 
     async fn connect(&self) -> Result<Connection, UpstreamError> {
@@ -136,13 +136,13 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let Some(mut sender) = self.sender.take().filter(|sender| !sender.is_closed()) else { return };
         let (kept, remote, keepalive) = (std::mem::take(&mut self.kept), self.remote, self.keepalive);
-        let driver = self.driver.clone();
+        let (driver, linger) = (self.driver.clone(), self.linger);
         if sender.is_ready() {
             keep(&kept, sender, driver, remote, keepalive);
         } else if let Ok(runtime) = Handle::try_current() {
             // a part of its request or response is still on its way
             runtime.spawn(async move {
-                match timeout(LINGER, sender.ready()).await {
+                match timeout(linger, sender.ready()).await {
                     Ok(Ok(())) => keep(&kept, sender, driver, remote, keepalive),
                     Ok(Err(_)) => (),
                     Err(_) => driver.abort(), // nothing else ends it if the server does not read

@@ -5,7 +5,7 @@ use crate::body::Content;
 use crate::config::{Clients, Peer, TlsInfo};
 use crate::exchange;
 use crate::http1_syntax::{Http1Syntax, Refusal};
-use crate::server_thread::ServerThread;
+use crate::server_thread::{Counted, ServerThread};
 use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -63,16 +63,16 @@ impl State {
     }
 }
 
-/// A request under way on a connection.
-pub struct Busy(Arc<State>, Version);
+/// A request under way on a connection. The connection counts while there is one, also after a switch of protocols.
+pub struct Busy(Arc<State>, Version, Rc<Counted>);
 
 impl Busy {
-    fn begin(state: &Arc<State>, version: Version) -> Busy {
+    fn begin(state: &Arc<State>, version: Version, counted: &Rc<Counted>) -> Busy {
         let mut now = state.now();
         now.under_way += 1;
         now.http2 = version == Version::HTTP_2;
         drop(now);
-        Busy(state.clone(), version)
+        Busy(state.clone(), version, counted.clone())
     }
 
     /// Whether the connection must close to end a response, whatever the client has asked for: in HTTP/1.0, nothing
@@ -109,7 +109,11 @@ impl Busy {
 
     /// Count work that continues after the response, such as a tunnel.
     pub fn again(&self) -> Busy {
-        Busy::begin(&self.0, self.1)
+        Busy::begin(&self.0, self.1, &self.2)
+    }
+
+    pub fn thread(&self) -> Rc<ServerThread> {
+        self.2.0.clone()
     }
 
     /// Note that the client has switched to another protocol.
@@ -330,7 +334,9 @@ pub async fn listen<F: Future<Output = ()> + 'static>(
             sleep(REST).await;
             continue;
         };
-        tokio::task::spawn_local(connection(thread.clone(), tcp));
+        // boxed here: otherwise the task would reserve its space more than once
+        let (thread, carried) = (thread.clone(), Box::pin(connection(thread.clone(), tcp)));
+        tokio::task::spawn_local(async move { thread.carry(carried).await });
     }
 }
 
@@ -356,7 +362,7 @@ pub async fn connection(thread: Rc<ServerThread>, mut tcp: TcpStream) {
     let (Ok(client), Ok(server)) = (tcp.peer_addr(), tcp.local_addr()) else {
         return;
     };
-    let _counted = thread.connected();
+    let counted = Rc::new(thread.connected());
     let _ = tcp.set_nodelay(true);
     let full = thread.connections() > clients.max_connections;
     match &generation.tls {
@@ -371,12 +377,12 @@ pub async fn connection(thread: Rc<ServerThread>, mut tcp: TcpStream) {
         }
         None => {
             let peer = Peer::new(client, server, None);
-            talk(&thread, clients, (tcp, fd), peer, generation.config.stream_idle_timeout.0).await
+            talk(&thread, counted, clients, (tcp, fd), peer, generation.config.stream_idle_timeout.0).await
         }
         Some(tls) => {
             let Some((io, info)) = accept(tls, clients, tcp).await else { return };
             let peer = Peer::new(client, server, Some(info));
-            talk(&thread, clients, (io, fd), peer, generation.config.stream_idle_timeout.0).await;
+            talk(&thread, counted, clients, (io, fd), peer, generation.config.stream_idle_timeout.0).await;
         }
     }
 }
@@ -395,6 +401,7 @@ async fn linger(mut tcp: TcpStream) {
 
 async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     thread: &Rc<ServerThread>,
+    counted: Rc<Counted>,
     clients: &Clients,
     (io, fd): (I, RawFd),
     peer: Peer,
@@ -428,7 +435,7 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let peer = Rc::new(peer);
     let client = peer.client;
     let service = service_fn(|request| {
-        let busy = Busy::begin(&state, request.version());
+        let busy = Busy::begin(&state, request.version(), &counted);
         let begun = exchange::begin(thread, peer.clone(), busy, request);
         // boxed: otherwise each connection would reserve its space, even while idle
         let answer = begun.map(|exchange| Box::pin(exchange.run()));

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::TcpListener;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
@@ -44,10 +45,11 @@ pub struct ServerThread {
     connections: Cell<usize>,
     gone: Notify,
     closing: watch::Receiver<bool>,
+    cut: watch::Receiver<bool>,
 }
 
 /// A connection that is counted until this is dropped.
-pub struct Counted(Rc<ServerThread>);
+pub struct Counted(pub Rc<ServerThread>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -63,6 +65,16 @@ impl ServerThread {
 
     pub fn closing(&self) -> watch::Receiver<bool> {
         self.closing.clone()
+    }
+
+    /// Await a connection's end, or the time when connections that are still open are cut off.
+    pub async fn carry(&self, connection: impl Future<Output = ()>) {
+        let mut cut = self.cut.clone();
+        tokio::select! {
+            biased;
+            () = connection => (),
+            _ = cut.wait_for(|cut| *cut) => (),
+        }
     }
 
     pub fn connections(&self) -> usize {
@@ -118,6 +130,9 @@ struct Known {
     servers: AllKnown,
     upstreams: BTreeMap<String, Arc<Numbers>>,
 }
+
+/// The time in which the filters of connections that are cut off must end.
+const CUT: Duration = Duration::from_secs(5);
 
 /// Separates labels in a key of `metrics.py`.
 const SEPARATOR: char = '\x1f';
@@ -240,7 +255,8 @@ impl PyServerThread {
         self.sampling.all.store(all, Relaxed);
     }
 
-    /// Accept no more connections or requests. Call `done` when the current ones have ended, or after `seconds`.
+    /// Accept no more connections or requests. Call `done` when the current ones have ended; they are cut off after
+    /// `seconds`.
     fn close(&self, seconds: f64, done: Py<PyAny>) {
         let _ = self.commands.send(Command::Close(seconds, done));
     }
@@ -321,13 +337,14 @@ async fn run(
     (listener, tcp): (Option<TcpListener>, Vec<TcpListener>),
     counts: Arc<Mutex<Counts>>,
 ) -> std::io::Result<()> {
-    let (close, closing) = watch::channel(false);
+    let ((close, closing), (cut, cutting)) = (watch::channel(false), watch::channel(false));
     let thread = Rc::new(ServerThread {
         current: RefCell::default(),
         counts,
         connections: Cell::new(0),
         gone: Notify::new(),
         closing,
+        cut: cutting,
     });
     let mut listener = listener.map(tokio::net::TcpListener::from_std).transpose()?;
     let mut of_tcp = tcp.into_iter().map(tokio::net::TcpListener::from_std).collect::<std::io::Result<Vec<_>>>()?;
@@ -361,9 +378,13 @@ async fn run(
                 let _ = close.send(true);
                 listener = None;
                 of_tcp.clear();
-                let thread = thread.clone();
+                let (thread, cut) = (thread.clone(), cut.clone());
                 tokio::task::spawn_local(async move {
-                    let _ = timeout(Duration::try_from_secs_f64(seconds).unwrap_or_default(), thread.all_gone()).await;
+                    let time = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+                    if timeout(time, thread.all_gone()).await.is_err() {
+                        let _ = cut.send(true);
+                        let _ = timeout(CUT, thread.all_gone()).await;
+                    }
                     call(&done);
                 });
             }

@@ -14,10 +14,13 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
 use pyo3::{intern, prelude::*};
+use std::cell::Cell;
+use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -55,21 +58,38 @@ async fn talk<C: AsyncRead + AsyncWrite + Unpin>(generation: &Generation, number
     let filters = generation.filters.as_ref().filter(|_| listener.settings.filtered);
     let opened = Connection::open(filters, number, &peer, &listener.upstream.name);
     let Ok(connection) = opened.map_err(crate::unraisable) else { return };
-    let left = {
-        let mut carried = pin!(carry(listener, &connection, client));
-        loop {
-            let due = connection.moved() + listener.settings.idle_timeout.0;
-            if due <= Instant::now() {
-                break Side::Server;
-            }
-            tokio::select! {
-                biased;
-                left = &mut carried => break left,
-                () = sleep_until(due) => (),
-            }
+    let carried = carry(listener, &connection, client);
+    if moving(&connection, listener.settings.idle_timeout.0, carried).await == Some(Side::Client) {
+        connection.left();
+    }
+}
+
+/// Carry bytes without filters until both sides have ended, one breaks off, or nothing moves for `idle`. Returns whether
+/// both have ended.
+pub async fn unfiltered<C, S>(client: C, server: S, idle: Duration) -> bool
+where
+    C: AsyncRead + AsyncWrite,
+    S: AsyncRead + AsyncWrite,
+{
+    let connection = Connection { wire: Wire::new(), filtered: None };
+    let carried = both_ways(&connection, client, server, false);
+    moving(&connection, idle, carried).await.is_some_and(|ended| ended.is_ok())
+}
+
+/// Await `carried`. Returns its result; `None` if nothing moves on the connection for `idle`.
+async fn moving<T>(connection: &Connection, idle: Duration, carried: impl Future<Output = T>) -> Option<T> {
+    let mut carried = pin!(carried);
+    loop {
+        let due = connection.moved() + idle;
+        if due <= Instant::now() {
+            return None;
         }
-    };
-    connection.close(left == Side::Client);
+        tokio::select! {
+            biased;
+            done = &mut carried => return Some(done),
+            () = sleep_until(due) => (),
+        }
+    }
 }
 
 /// Carry a connection to its end. Returns the side that has closed it; filters and failures count as the server.
@@ -148,6 +168,11 @@ impl Sink {
 }
 
 impl Wire {
+    fn new() -> Arc<Wire> {
+        let moved = Mutex::new((Instant::now(), Side::Server));
+        Arc::new(Wire { flow: Mutex::default(), stirred: Notify::new(), closed: AtomicBool::new(false), moved })
+    }
+
     fn out(&self, to: Side, data: Bytes, end: bool) {
         if self.closed.load(Relaxed) {
             return;
@@ -194,24 +219,37 @@ struct Filtered {
     stream: Py<PyAny>,
     /// Its destination, as properties.
     routed: Py<PyDict>,
+    /// Whether the client has closed the connection.
+    remote: Cell<bool>,
+}
+
+/// Closes the stream, also if the server ends while the connection is open.
+impl Drop for Filtered {
+    fn drop(&mut self) {
+        let told = Python::attach(|py| -> PyResult<()> {
+            let keywords = PyDict::new(py);
+            keywords.set_item("remote", self.remote.get())?;
+            let generation = self.filters.generation.bind(py);
+            generation.call_method(intern!(py, "disconnected"), (&self.stream,), Some(&keywords)).map(drop)
+        });
+        let _ = told.map_err(crate::unraisable);
+    }
 }
 
 impl Connection {
     /// Make the stream of a connection, and tell the filters that it is open.
     fn open(filters: Option<&Arc<Filters>>, number: usize, peer: &Peer, upstream: &str) -> PyResult<Connection> {
-        let moved = Mutex::new((Instant::now(), Side::Server));
-        let wire =
-            Arc::new(Wire { flow: Mutex::default(), stirred: Notify::new(), closed: AtomicBool::new(false), moved });
+        let wire = Wire::new();
         let Some(filters) = filters else { return Ok(Connection { wire, filtered: None }) };
         Python::attach(|py| {
             let routed = PyDict::new(py);
             routed.set_item("xds.cluster_name", upstream)?;
             let asked = (number, scope(py, None, peer, None)?, &routed, Sink(wire.clone()));
             let stream = filters.generation.bind(py).call_method1(intern!(py, "connection"), asked)?.unbind();
-            let filtered = Filtered { filters: filters.clone(), stream, routed: routed.unbind() };
+            let (routed, remote) = (routed.unbind(), Cell::default());
+            let filtered = Filtered { filters: filters.clone(), stream, routed, remote };
             let connection = Connection { wire, filtered: Some(filtered) };
-            let told = connection.event(py, intern!(py, "new_connection"), ());
-            told.inspect_err(|_| connection.close(false))?;
+            connection.event(py, intern!(py, "new_connection"), ())?;
             Ok(connection)
         })
     }
@@ -260,16 +298,11 @@ impl Connection {
         self.wire.moved.lock().unwrap().1
     }
 
-    /// Close the stream; `remote`: the client has closed the connection.
-    fn close(&self, remote: bool) {
-        let Some(Filtered { filters, stream, .. }) = &self.filtered else { return };
-        let told = Python::attach(|py| -> PyResult<()> {
-            let keywords = PyDict::new(py);
-            keywords.set_item("remote", remote)?;
-            let generation = filters.generation.bind(py);
-            generation.call_method(intern!(py, "disconnected"), (stream,), Some(&keywords)).map(drop)
-        });
-        let _ = told.map_err(crate::unraisable);
+    /// Note that the client has closed the connection.
+    fn left(&self) {
+        if let Some(filtered) = &self.filtered {
+            filtered.remote.set(true);
+        }
     }
 }
 

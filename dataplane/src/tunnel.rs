@@ -3,15 +3,13 @@
 
 use crate::filters::{Flow, Piece, Stream};
 use bytes::{Bytes, BytesMut};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use pyo3::PyResult;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, MutexGuard};
+use std::sync::MutexGuard;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf, copy_bidirectional, split};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf, split};
 
 pub const SPACE: usize = 16 << 10;
 
@@ -55,15 +53,6 @@ enum Next {
     /// A piece from the filters.
     Out(Piece),
     End,
-}
-
-/// Carry bytes until both sides have ended, or one of them or a filter breaks off. Returns whether both have ended.
-pub async fn carry(stream: Option<&Arc<Stream>>, client: Upgraded, server: Upgraded) -> bool {
-    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-    let Some(stream) = stream else {
-        return copy_bidirectional(&mut client, &mut server).await.is_ok();
-    };
-    both_ways(&**stream, client, server, false).await.is_ok()
 }
 
 /// Carry bytes through filters until both sides have ended. Returns the side that breaks off, if one does; filters

@@ -218,6 +218,18 @@ def test_a_client_that_goes_away(echo, caplog):
         proxy.wait_for(lambda: echo.ends, SECONDS)  # upstream is told
 
 
+def test_connections_that_are_open_when_the_server_ends(engine, echo, caplog):
+    """They are closed, and filters are told, as in Envoy."""
+    caplog.set_level(logging.INFO, "proxywasm_host.guest")
+    settings = tcp(echo.url, {"file": UPPER}, engine=engine) | {"shutdown_timeout": 1}
+    with beside(settings) as served:
+        client = served.connect(0)
+        assert said(client, b"abc") == b"ABC"
+    with client:
+        assert client.rest() == b""
+    assert lines("\n".join(caplog.messages))[-3:] == ["tcp: downstream closed by Local", "tcp: done", "tcp: log"]
+
+
 def test_who_does_not_read_is_not_read_for(echo):
     with beside(tcp(echo.url, {"file": UPPER})) as served, served.connect(0) as client:
         client._socket.settimeout(0.5)

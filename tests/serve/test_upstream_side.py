@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from proxywasm_host.serve import dataplane_config
 from tests.serve.http2_client import Connection
 from tests.serve.in_process import Beside, beside
 from tests.serve.origin import Origin, Reader, Request, Writer, raw, running
@@ -353,6 +355,31 @@ def test_a_server_that_does_not_read_stops_the_client(fresh, origin):
         going.set()
         assert client.answer("POST").body == b"%d" % size
         sending.join()
+
+
+def test_a_server_that_has_answered_need_not_read_the_rest_but_is_not_kept_for_ever(origin, monkeypatch):
+    monkeypatch.setattr(dataplane_config, "LINGER", 0.3)
+    over = threading.Event()
+
+    async def answers_only(request: Request, reader: Reader, writer: Writer) -> bool:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        await asyncio.sleep(1)  # it reads nothing meanwhile
+        with contextlib.suppress(ConnectionError):
+            while await asyncio.wait_for(reader.read(1 << 20), 20):
+                pass
+        over.set()
+        return False
+
+    origin.answers["/"] = answers_only
+    size = 64 << 20
+    with beside(before(origin)) as served, served.connect() as client:
+        client.send(asked(b"/", b"POST", b"content-length: %d\r\n" % size))
+        client._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            client._socket.send(b"x" * size)
+        client._socket.settimeout(20)
+        assert client.answer("POST").body == b"ok"
+        assert over.wait(20)
 
 
 class Large:

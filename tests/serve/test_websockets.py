@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import hashlib
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -18,11 +22,11 @@ from wsproto.events import CloseConnection, TextMessage
 from tests.grpc_services import GrpcServer
 from tests.serve.conftest import HEADERS
 from tests.serve.http2_client import Connection, Stream
-from tests.serve.in_process import Beside, beside
+from tests.serve.in_process import Beside, Client, beside
 from tests.serve.origin import raw
 from tests.serve.ports import listening
 from tests.serve.test_http2_to_upstream import closing as stopping
-from tests.serve.test_protocols import probing
+from tests.serve.test_protocols import echoes, probing
 from tests.serve.test_serve import certificate
 
 VERSION = (("sec-websocket-version", "13"),)
@@ -148,7 +152,7 @@ def test_a_connection_carries_others_beside_it(server):
         assert talk(second, "still here") == ["STILL HERE"]
 
 
-def answers(served: Beside, path: str = "/ws", protocol: str = "websocket") -> tuple[int, bytes]:
+def answered(served: Beside, path: str = "/ws", protocol: str = "websocket") -> tuple[int, bytes]:
     with Connection(served.port) as connection:
         stream = opened(connection, path, protocol)
         return stream.status, stream.rest()
@@ -176,7 +180,7 @@ def test_a_server_that_does_not_take_it(origin, filters, answer, told):
     """A 2xx would tell the client that it has."""
     origin.answers["/ws"] = raw(answer)
     with beside({"upstream": origin.url, "filters": filters}) as served:
-        assert answers(served) == told
+        assert answered(served) == told
         assert served.requests() == {str(told[0]): 1}
 
 
@@ -184,7 +188,7 @@ def test_a_server_that_does_not_take_it(origin, filters, answer, told):
 def test_a_filter_that_answers(origin, local, status):
     script = f"@on_request_headers\nsend_local_response {local} details no a=b -1\nreturn 1"
     with beside({"upstream": origin.url, **probing(script)}) as served:
-        assert answers(served)[0] == status
+        assert answered(served)[0] == status
     assert origin.requests == []
 
 
@@ -223,7 +227,7 @@ def test_a_server_of_http2(server, tmp_path, filters):
             assert over_http1(served) == ["ONE"]
             with Connection(served.port) as connection:
                 assert talk(opened(connection), "two", "three") == ["TWO", "THREE"]
-            assert answers(served, "/none") == (404, b"404: Not Found")
+            assert answered(served, "/none") == (404, b"404: Not Found")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["protocol"], line["status"]) for line in lines] == [("HTTP/2", status) for status in (200, 200, 404)]
     assert ["x-wasm" in seen for seen in server.seen] == [bool(filters)] * 2
@@ -233,7 +237,7 @@ def test_a_server_of_http2_without_them():
     with stopping(GrpcServer()) as server:
         upstream = {"url": server.url, "protocol": "http2", "connect_timeout": 0.2}
         with beside({"upstream": upstream, "filters": []}) as served:
-            status, text = answers(served)
+            status, text = answered(served)
     assert (status, text.rpartition(b": ")[2]) == (502, b"no WebSockets over HTTP/2")
 
 
@@ -255,3 +259,155 @@ def test_where_tls_chooses_they_go_over_http1(server, tmp_path):
             assert talk(opened(connection), "one") == ["ONE"]
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["protocol"], line["status"]) for line in lines] == [("HTTP/2", 404), ("HTTP/1.1", 101)]
+
+
+# -- How long they may last --------------------------------------------------------------------------------------------
+
+UPGRADE = b"GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+FILTERS = pytest.mark.parametrize("filters", [[], [HEADERS]], ids=["past filters", "through a filter"])
+
+
+def switched(client: Client) -> Client:
+    """A client that speaks with the server of `echoes`."""
+    client.send(UPGRADE)
+    head = b""
+    while not head.endswith(b"\r\n\r\nhi"):
+        more = client.read(1)
+        assert more, head
+        head += more
+    assert head.startswith(b"HTTP/1.1 101 ")
+    return client
+
+
+def told(client: Client, data: bytes) -> bytes:
+    client.send(data)
+    return client.read(len(data))
+
+
+@FILTERS
+def test_one_over_http1_that_says_nothing_is_cut_off(origin, filters):
+    origin.answers["/ws"] = echoes
+    settings = {"upstream": origin.url, "filters": filters, "stream_idle_timeout": 0.6}
+    with beside(settings) as served, switched(served.connect()) as client:
+        for _ in range(4):  # longer than that, but not without a byte
+            time.sleep(0.2)
+            assert told(client, b"a") == b"A"
+        with contextlib.suppress(ConnectionError):
+            assert client.rest() == b""
+        until = time.monotonic() + 20
+        while origin.open:  # upstream is told
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
+@FILTERS
+def test_one_over_http2_that_says_nothing_is_cut_off(server, filters):
+    settings = {"upstream": server.url, "filters": filters, "stream_idle_timeout": 0.4}
+    with beside(settings) as served, Connection(served.port) as connection:
+        connection.settimeout(20)
+        stream = opened(connection)
+        assert stream.status == 200
+        with contextlib.suppress(ConnectionResetError):
+            stream.rest()
+        assert server.gone.wait(20)
+
+
+@FILTERS
+def test_one_over_http1_is_one_of_the_connections(origin, filters):
+    origin.answers["/ws"] = echoes
+    with beside({"upstream": origin.url, "filters": filters, "clients": {"max_connections": 1}}) as served:
+        with switched(served.connect()) as client:
+            time.sleep(0.05)
+            assert served.told().startswith(b"HTTP/1.1 503 ")
+            assert told(client, b"still here") == b"STILL HERE"
+        until = time.monotonic() + 20
+        while served.told(UPGRADE.replace(b"upgrade\r\n", b"close\r\n", 1)).startswith(b"HTTP/1.1 503 "):
+            assert time.monotonic() < until
+
+
+def test_one_over_http1_gets_its_time_when_the_server_ends(serve, origin):
+    origin.answers["/ws"] = echoes
+    served = serve(settings={"filters": []})
+    with switched(Client(("127.0.0.1", port_of(served)))) as client:
+        served.process.terminate()
+        time.sleep(0.5)
+        assert told(client, b"still here") == b"STILL HERE"
+        assert served.process.poll() is None
+    assert served.process.wait(20) == 0
+
+
+# -- What is not taken -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("local", [False, True], ids=["of upstream", "of a filter"])
+def test_a_refused_2xx_is_no_client_that_left(engine, origin, caplog, local):
+    """Filters see why a stream ends."""
+    caplog.set_level(logging.INFO, "proxywasm_host.guest")
+    origin.answers["/ws"] = raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    answers = "@on_request_headers\nsend_local_response 200 details no a=b -1\nreturn 1\n" * local
+    script = f"{answers}@on_log\nget_property response%00code_details"
+    with beside({"upstream": origin.url, "engine": engine.name, **probing(script)}) as served:
+        assert answered(served)[0] == 502
+    (line,) = (line for line in caplog.messages if "get_property(" in line)
+    assert line.rpartition(" = ")[2] == ('0 "details"' if local else '0 "via_upstream"')
+
+
+def test_a_server_of_http2_without_them_serves_all_else():
+    """So it is not left out for that."""
+    with stopping(GrpcServer()) as server:
+        outliers = {"consecutive_5xx": 1}
+        upstream = {"url": server.url, "protocol": "http2", "connect_timeout": 0.2, "outlier_detection": outliers}
+        with beside({"upstream": upstream, "filters": []}) as served:
+            assert [answered(served)[0] for _ in range(2)] == [502, 502]
+            counted = served.counted("upstream_failures"), served.counted("upstream_ejections")
+    assert [list(each.values()) for each in counted] == [[0], [0]]
+
+
+def test_a_content_length_of_a_filter_does_not_go_with_an_upgrade(engine, origin):
+    """Which has no body: the server would wait for it."""
+    origin.answers["/ws"] = echoes
+    script = "@on_request_headers\nadd_header_map_value 0 content-length 5"
+    settings = {"upstream": origin.url, "engine": engine.name, **probing(script)}
+    with beside(settings) as served, switched(served.connect()) as client:
+        assert told(client, b"hello") == b"HELLO"
+    assert (origin.requests[0]["upgrade"], origin.requests[0]["content-length"]) == ("websocket", None)
+
+
+# -- When the server ends ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opens", ["HTTP/1.1", "HTTP/2", "WebSocket over HTTP/1.1", "WebSocket over HTTP/2"])
+def test_what_is_cut_off_ends_in_its_filters(origin, caplog, opens):
+    """And the filters themselves after it."""
+    caplog.set_level(logging.INFO, "proxywasm_host.guest")
+
+    async def never(request, reader, writer) -> bool:
+        await reader.read()
+        return False
+
+    async def accepts(request, reader, writer) -> bool:
+        key = (request["sec-websocket-key"] or "").encode()
+        accepted = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        writer.write(SWITCHES + b"sec-websocket-accept: " + accepted + b"\r\n\r\nhi")
+        await reader.read()
+        return False
+
+    origin.answers.update({"/ws": accepts, "/never": never})
+    settings = {"upstream": origin.url, "shutdown_timeout": 1, **probing("@on_log\nsay log\n@on_delete\nsay delete")}
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack, beside(settings) as served:
+        if "1.1" in opens:
+            client = stack.enter_context(served.connect())
+            client.send(
+                UPGRADE if "WebSocket" in opens else UPGRADE.replace(b"/ws", b"/never").replace(b"websocket", b"x")
+            )
+        else:
+            connection = stack.enter_context(Connection(served.port))
+            stream = opened(connection) if "WebSocket" in opens else connection.stream("GET", "/never", end=True)
+        if "WebSocket" in opens:
+            assert (client.read(12) if "1.1" in opens else stream.receive()) in (b"HTTP/1.1 101", b"hi")
+        while not origin.requests:
+            time.sleep(0.01)
+    assert [line for line in caplog.messages if line in ("log", "delete")] == ["log", "delete", "delete"]  # the root's
+    assert not asyncio.all_tasks(served._loop)
+    assert time.monotonic() - began < 10
