@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,8 +39,17 @@ def command(path: Path, output: Output | None, watch: bool) -> int:
     if not watch:
         _pack(path, output, pack)
         return Exit.OK
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     seen: object = None
-    while True:
+    while not interrupted:  # Python drops the exception if it is raised in a finalizer
         now = {file: file.stat().st_mtime_ns for file in sorted(path.parent.rglob("*.py"))}
         if now != seen:
             seen = now
@@ -48,6 +58,7 @@ def command(path: Path, output: Output | None, watch: bool) -> int:
             except ModuleError as error:
                 click.echo(f"error: {error}", err=True)
         time.sleep(AGAIN)
+    raise click.Abort
 
 
 def _pack(path: Path, output: Output, pack: Callable[[Path], bytes]) -> None:

@@ -102,6 +102,28 @@ def test_pack_watches(script):
     assert module.read_bytes() == proxywasm_pack.pack(script)
 
 
+IN_A_FINALIZER = """
+import signal, sys
+from proxywasm_host.cli import main, pack
+
+class Interrupted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def pack_once(*_):
+    Interrupted()
+
+pack._pack = pack_once
+sys.exit(main(["pack", "filter.py", "--watch"]))
+"""
+
+
+def test_an_interrupt_that_a_finalizer_drops_ends_watching(script):
+    command = [sys.executable, "-c", IN_A_FINALIZER]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, "Exception ignored" in done.stderr) == (130, True)
+
+
 def test_run(script):
     code, text = said("run", "filter.py", "http://example.com/tea")
     assert (code, "418" in text, "short and stout" in text) == (0, True, True)
