@@ -208,8 +208,9 @@ class Application(Generic[AnySettings]):
     async def _serve(self, listening: socket.socket) -> None:
         options = [("grpc.so_reuseport", 1), ("grpc.max_receive_message_length", LARGEST_MESSAGE)]
         self._server = server = grpc.aio.server(options=options)
+        self._health = HealthService(self.SERVICE, self._serving)
         handlers = grpc.method_handlers_generic_handler(self.SERVICE, self._methods())
-        server.add_generic_rpc_handlers((handlers, HealthService(self.SERVICE, self._serving).handlers()))
+        server.add_generic_rpc_handlers((handlers, self._health.handlers()))
         tls = self._settings.tls
         if tls is None:
             server.add_insecure_port(at(listening))
@@ -248,6 +249,7 @@ class Application(Generic[AnySettings]):
         """Accept no new calls, and wait for those in progress."""
         await self._shut()
         if self._server is not None:
+            self._health.end()
             await self._server.stop(self._settings.shutdown_timeout)
 
     async def stop(self) -> None:

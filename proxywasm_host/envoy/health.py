@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
 import grpc
 
 from proxywasm_host.envoy.messages import HealthCheckRequest, HealthCheckResponse
@@ -23,6 +23,11 @@ class HealthService:
     def __init__(self, service: str, serving: Callable[[], Awaitable[bool]]) -> None:
         self._names = ("", service)
         self._serving = serving
+        self._over = anyio.Event()
+
+    def end(self) -> None:
+        """The server ends: end the calls of ``Watch``, which it would wait for."""
+        self._over.set()
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The handlers for the gRPC server."""
@@ -50,8 +55,12 @@ class HealthService:
     async def _watch(self, request: Any, context: Any) -> None:
         told = -1
         while True:
-            status = await self._status(request.service)
+            over = self._over.is_set()
+            status = NOT_SERVING if over else await self._status(request.service)
             if status != told:
                 told = status
                 await context.write(HealthCheckResponse(status=status))
-            await asyncio.sleep(EACH)
+            if over:
+                return
+            with anyio.move_on_after(EACH):
+                await self._over.wait()

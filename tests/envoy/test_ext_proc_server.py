@@ -307,6 +307,19 @@ def test_it_ends_when_it_is_told(server, proxied):
     assert ours.process.wait(20) == 0
 
 
+def test_who_watches_its_health_does_not_keep_it_from_ending(server):
+    ours = server(ADDS.format("a"))
+    with grpc.insecure_channel(f"127.0.0.1:{ours.port}") as channel:
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch", HealthCheckRequest.SerializeToString, HealthCheckResponse.FromString
+        )
+        told = watch(HealthCheckRequest(), timeout=60)
+        assert next(told).status == 1
+        ours.process.send_signal(signal.SIGTERM)
+        assert [each.status for each in told] == [2]
+        assert ours.process.wait(20) == 0  # it would wait for calls under way for half a minute
+
+
 def test_what_is_wrong_is_told(tmp_path):
     config = tmp_path / "ext-proc.yaml"
     config.write_text("filters: [none.wasm]\nupstream: http://x\n")
