@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 
@@ -106,6 +107,27 @@ async def test_an_application_that_hangs_half_way_is_cut(wrap):
         await wrap(hangs, "", stream_idle_timeout=0.1)(scope(), server.receive, server.send)
     await anyio.lowlevel.checkpoint()  # nothing of the cancellation is left
     assert (server.body, server.complete, ended) == (b"one", False, ["cancelled"])
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("error", [None, KeyError])
+@pytest.mark.anyio
+async def test_the_cancellation_of_an_application_that_ends_otherwise_is_taken_back(wrap, error):
+    """It returns, or raises something else: the server's task is none that somebody has cancelled."""
+
+    async def hangs(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        try:
+            await anyio.sleep_forever()
+        except asyncio.CancelledError:
+            if error is not None:
+                raise error from None
+
+    server = Server()
+    with pytest.raises(StreamReset, match="stream_idle_timeout"):
+        await wrap(hangs, "", stream_idle_timeout=0.1)(scope(), server.receive, server.send)
+    assert asyncio.current_task().cancelling() == 0
 
 
 @pytest.mark.parametrize("anyio_backend", BACKENDS)
