@@ -289,15 +289,14 @@ class TcpStream:
         if self._waiting is context:
             self._waiting = None
             self._connect(index + 1)
-            if context.held[BufferType.DOWNSTREAM_DATA] is None and self.established:
-                self.host._emit(effects.DownstreamData(b"", False, self))
+            came = context.held[BufferType.DOWNSTREAM_DATA] is not None
             for direction in DIRECTIONS:  # the filter itself gets the data that has arrived meanwhile
                 held, context.held[direction] = context.held[direction], None
                 if held is not None:
                     self._pass(direction, self._order(direction).index(context), *held)
-            holding = (each for each in self._contexts[index:] if each.held[BufferType.DOWNSTREAM_DATA] is not None)
-            if self.established and not self.closed and next(holding, None) is not None:
-                self.host._emit(effects.DownstreamData(b"", False, self))  # the data is held again
+            held = any(each.held[BufferType.DOWNSTREAM_DATA] is not None for each in self._contexts[index:])
+            if self.established and not self.closed and (held or not came):
+                self.host._emit(effects.DownstreamData(b"", False, self))  # the connection continues
             return
         self._release(context, BufferType.DOWNSTREAM_DATA)
 
