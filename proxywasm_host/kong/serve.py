@@ -168,7 +168,7 @@ def upstreams_of(setup: Setup) -> dict[str, Upstream]:
         found[service["id"]] = Upstream(
             servers=[Server(url=f"{scheme}://{service['host']}:{service['port']}")]
             if upstream is None
-            else servers(scheme, upstream) or [NOBODY if scheme.startswith("http") else NOBODY_OF_TCP],
+            else servers(scheme, upstream) or [NOBODY],
             balance=balance_of(upstream),
             outlier_detection=None if upstream is None else outliers_of(upstream),
             protocol="http2" if service["protocol"].startswith("grpc") else "http1",
@@ -195,9 +195,8 @@ def upstreams_of(setup: Setup) -> dict[str, Upstream]:
 NO_SERVICE = "no service"
 """The upstream of a listener without a service: its connections are closed before they need it."""
 NOBODY = Server(url="http://127.0.0.1:1")
-"""Replaces the targets of an upstream without any: no server listens there, so requests are answered 503 as in Kong."""
-NOBODY_OF_TCP = Server(url="tcp://127.0.0.1:1")
-"""The same for connections, which are closed."""
+"""Replaces the targets of an upstream without any: no server listens there, so requests are answered 503 as in Kong, and
+connections are closed."""
 
 
 def balance_of(upstream: Entity | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -158,3 +159,23 @@ def test_a_listener_has_one_service(tmp_path):
 def test_what_is_no_listener(given, problem):
     with pytest.raises(ConfigError, match=problem):
         Environment.read({"KONG_STREAM_LISTEN": given})
+
+
+def test_a_connection_to_an_upstream_without_targets_is_closed(tmp_path):
+    """As one whose targets are all disabled."""
+    (port,) = free_ports(1)
+    (tmp_path / "kong.yaml").write_text(f"""{HEAD}
+upstreams:
+- {{name: pool, targets: [{{target: '127.0.0.1:9', weight: 0}}]}}
+services:
+- {{name: s, protocol: tcp, host: pool, port: 1, routes: [{{protocols: [tcp], destinations: [{{port: {port}}}]}}]}}
+""")
+    environment = {**os.environ, "KONG_STREAM_LISTEN": f"127.0.0.1:{port}"}
+    served = Served(tmp_path, ["--config", str(tmp_path / "kong.yaml"), "--listen", "127.0.0.1:0"], environment)
+    try:
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as client, contextlib.suppress(ConnectionError):
+                assert client.recv(1) == b""
+        assert served.process.poll() is None
+    finally:
+        served.stop(signal.SIGTERM)
