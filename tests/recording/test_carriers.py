@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 
 from proxywasm_host import Match, Rule, by_rule, list_engines
 from proxywasm_host.integrations import asgi, wsgi
@@ -22,6 +21,7 @@ from proxywasm_host.recording import Record, Recording, replay
 from tests.cli.conftest import command
 from tests.serve.conftest import AUTH, PANICS, origin
 from tests.support import FILTERS
+from tests.under_uvicorn import under_uvicorn
 
 __all__ = ["command", "origin"]
 
@@ -41,22 +41,8 @@ def recordings(directory: Path, count: int) -> list[Recording]:
 @pytest.fixture
 def uvicorned() -> Iterator[Callable[..., str]]:
     """Serve an ASGI application by uvicorn, in a thread: its URL."""
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def start(app: Any) -> str:
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-        thread = threading.Thread(target=server.run)
-        running.append((server, thread))
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(10)
+    with contextlib.ExitStack() as stack:
+        yield lambda app: stack.enter_context(under_uvicorn(app))
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:

@@ -7,16 +7,13 @@ application, and under ``serve``; Redis is real.
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from redis import Redis
@@ -27,6 +24,7 @@ from proxywasm_host.integrations.asgi import Filter, ProxyWasmMiddleware
 from tests.conftest import ENGINES
 from tests.higress.conftest import code
 from tests.redis_server import Server
+from tests.under_uvicorn import under_uvicorn
 
 # Each plugin by itself is tested on all engines; V8 would compile these seven anew for each server.
 pytestmark = pytest.mark.parametrize("engine", [ENGINES[-1]], indirect=True)
@@ -105,22 +103,6 @@ class Model:
             yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
 
 
-@contextmanager
-def listening(application: Any) -> Iterator[str]:
-    """An application under uvicorn, in a thread."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        server = uvicorn.Server(uvicorn.Config(application, log_config=None, lifespan="on", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("redis"))
@@ -157,12 +139,12 @@ def served(request, engine, redis, modules):
             properties=PROPERTIES,
             limits=Limits(deadline=60),
         )
-        with listening(model.application) as url:
+        with under_uvicorn(model.application) as url:
             yield url, model
             model.rest.set()
         return
     serve = request.getfixturevalue("on_engine")
-    with listening(model.application) as upstream:
+    with under_uvicorn(model.application) as upstream:
         filters = [
             {"file": modules[name], "name": f"{name}-{number}", "configuration": configuration}
             for number, (name, configuration) in enumerate(CHAIN)

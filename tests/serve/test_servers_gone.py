@@ -11,7 +11,6 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import httpx2
 import pytest
-import uvicorn
 
 from proxywasm_host import Services
 from proxywasm_host.integrations import asgi, wsgi
@@ -21,8 +20,8 @@ from tests.integrations.middlewares import Application
 from tests.redis_server import Server
 from tests.relay import CLIENT, SERVER, Relay
 from tests.serve.origin import running
-from tests.serve.ports import listening
 from tests.support import FILTERS, Lines
+from tests.under_uvicorn import under_uvicorn
 
 ASKS_REDIS = """
 @on_configure
@@ -66,19 +65,6 @@ WELL = (
     'get_buffer_bytes(9, 0, 100) = 0 "$4%0d%0ahalf%0d%0a"',
 )
 SECONDS = 20
-
-
-@contextmanager
-def under_uvicorn(application) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(application, log_config=None, ws="none"))
-    with listening() as socket:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 class Quiet(WSGIRequestHandler):
