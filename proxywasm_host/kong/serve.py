@@ -195,8 +195,8 @@ def upstreams_of(setup: Setup) -> dict[str, Upstream]:
 NO_SERVICE = "no service"
 """The upstream of a listener without a service: its connections are closed before they need it."""
 NOBODY = Server(url="http://127.0.0.1:1")
-"""Replaces the targets of an upstream without any: no server listens there, so requests are answered 503 as in Kong, and
-connections are closed."""
+"""Replaces the targets of an upstream without any: no server listens there, so requests are answered 503 as in Kong,
+and connections are closed."""
 
 
 def balance_of(upstream: Entity | None) -> Any:

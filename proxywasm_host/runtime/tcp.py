@@ -294,8 +294,8 @@ class TcpStream:
                 held, context.held[direction] = context.held[direction], None
                 if held is not None:
                     self._pass(direction, self._order(direction).index(context), *held)
-            held = any(each.held[BufferType.DOWNSTREAM_DATA] is not None for each in self._contexts[index:])
-            if self.established and not self.closed and (held or not came):
+            holds = any(each.held[BufferType.DOWNSTREAM_DATA] is not None for each in self._contexts[index:])
+            if self.established and not self.closed and (holds or not came):
                 self.host._emit(effects.DownstreamData(b"", False, self))  # the connection continues
             return
         self._release(context, BufferType.DOWNSTREAM_DATA)
