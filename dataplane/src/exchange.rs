@@ -18,6 +18,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -329,7 +330,12 @@ fn switched(
         {
             let (client, server) = (TokioIo::new(client), TokioIo::new(server));
             let ended = match &stream {
-                Some(stream) => tunnel::both_ways(&**stream, client, server, false).await.is_ok(), // the driver ends an idle one
+                Some(stream) => {
+                    let switched = tunnel::Switched(stream, Cell::new(Instant::now()));
+                    let carried = tunnel::both_ways(&switched, client, server, false);
+                    // the driver ends an idle one sooner, and logs that, unless the response has ended
+                    tunnel::moving(&switched, idle * 2, carried).await.is_some_and(|ended| ended.is_ok())
+                }
                 None => tcp::unfiltered(client, server, idle).await,
             };
             if let Some(finish) = &mut finish {

@@ -7,7 +7,7 @@ use crate::config::{Peer, Tcp};
 use crate::filters::{Filters, Flow, Piece, scope};
 use crate::server::accept;
 use crate::server_thread::{Generation, ServerThread};
-use crate::tunnel::{Passed, SPACE, Side, both_ways};
+use crate::tunnel::{Passed, SPACE, Side, both_ways, moving};
 use crate::upstream::{Address, Upstream};
 use bytes::Bytes;
 use pyo3::pybacked::PyBackedBytes;
@@ -15,8 +15,6 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
 use pyo3::{intern, prelude::*};
 use std::cell::Cell;
-use std::future::Future;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,7 +22,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// A listener: the destination and the settings of its connections.
 pub struct Listener {
@@ -74,22 +72,6 @@ where
     let connection = Connection { wire: Wire::new(), filtered: None };
     let carried = both_ways(&connection, client, server, false);
     moving(&connection, idle, carried).await.is_some_and(|ended| ended.is_ok())
-}
-
-/// Await `carried`. Returns its result; `None` if nothing moves on the connection for `idle`.
-async fn moving<T>(connection: &Connection, idle: Duration, carried: impl Future<Output = T>) -> Option<T> {
-    let mut carried = pin!(carried);
-    loop {
-        let due = connection.moved() + idle;
-        if due <= Instant::now() {
-            return None;
-        }
-        tokio::select! {
-            biased;
-            done = &mut carried => return Some(done),
-            () = sleep_until(due) => (),
-        }
-    }
 }
 
 /// Carry a connection to its end. Returns the side that has closed it; filters and failures count as the server.
@@ -289,10 +271,6 @@ impl Connection {
         let _ = told.map_err(crate::unraisable);
     }
 
-    fn moved(&self) -> Instant {
-        self.wire.moved.lock().unwrap().0
-    }
-
     /// The side that ended last.
     fn last(&self) -> Side {
         self.wire.moved.lock().unwrap().1
@@ -342,5 +320,9 @@ impl Passed for Connection {
 
     fn written(&self) {
         self.wire.moved.lock().unwrap().0 = Instant::now();
+    }
+
+    fn moved(&self) -> Instant {
+        self.wire.moved.lock().unwrap().0
     }
 }

@@ -4,12 +4,15 @@
 use crate::filters::{Flow, Piece, Stream};
 use bytes::{Bytes, BytesMut};
 use pyo3::PyResult;
-use std::future::poll_fn;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::MutexGuard;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf, split};
+use tokio::time::{Instant, sleep_until};
 
 pub const SPACE: usize = 16 << 10;
 
@@ -31,19 +34,49 @@ pub trait Passed {
     /// Feed them a piece on its way to a side.
     fn feed(&self, to: Side, piece: Piece) -> PyResult<()>;
     /// Note that a piece from them was written.
-    fn written(&self) {}
+    fn written(&self);
+    /// When a piece was last fed to them or written.
+    fn moved(&self) -> Instant;
 }
 
-impl Passed for Stream {
+/// Await `carried`. Returns its result; `None` if no piece moves through `stream` for `idle`.
+pub async fn moving<T>(stream: &impl Passed, idle: Duration, carried: impl Future<Output = T>) -> Option<T> {
+    let mut carried = pin!(carried);
+    loop {
+        let due = stream.moved() + idle;
+        if due <= Instant::now() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            done = &mut carried => return Some(done),
+            () = sleep_until(due) => (),
+        }
+    }
+}
+
+/// A request whose sides have switched to another protocol.
+pub struct Switched<'a>(pub &'a Stream, pub Cell<Instant>);
+
+impl Passed for Switched<'_> {
     fn flow(&self) -> MutexGuard<'_, Flow> {
-        Stream::flow(self)
+        self.0.flow()
     }
 
     fn feed(&self, to: Side, piece: Piece) -> PyResult<()> {
+        self.1.set(Instant::now());
         match to {
-            Side::Server => self.request_piece(piece),
-            Side::Client => self.response_piece(piece),
+            Side::Server => self.0.request_piece(piece),
+            Side::Client => self.0.response_piece(piece),
         }
+    }
+
+    fn written(&self) {
+        self.1.set(Instant::now());
+    }
+
+    fn moved(&self) -> Instant {
+        self.1.get()
     }
 }
 

@@ -301,6 +301,25 @@ def test_one_over_http1_that_says_nothing_is_cut_off(origin, filters):
 
 
 @FILTERS
+def test_one_whose_server_has_ended_is_cut_off(origin, filters):
+    """The client could still send, but does not."""
+
+    async def ends(request, reader, writer) -> bool:
+        writer.write(SWITCHES + b"\r\nhi")
+        writer.write_eof()
+        await reader.read()
+        over.set()
+        return False
+
+    over = threading.Event()
+    origin.answers["/ws"] = ends
+    settings = {"upstream": origin.url, "filters": filters, "stream_idle_timeout": 0.4}
+    with beside(settings) as served, switched(served.connect()) as client:
+        assert client.rest() == b""
+        assert over.wait(20)
+
+
+@FILTERS
 def test_one_over_http2_that_says_nothing_is_cut_off(server, filters):
     settings = {"upstream": server.url, "filters": filters, "stream_idle_timeout": 0.4}
     with beside(settings) as served, Connection(served.port) as connection:
