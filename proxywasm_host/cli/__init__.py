@@ -17,7 +17,7 @@ NEEDED = ("click", "rich")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program with these arguments (those of the process if ``None``); returns its exit code."""
+    """Run the program with these arguments (those of the process if ``None``). Returns its exit code."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         sys.stderr.write(f"proxywasm needs {' and '.join(missing)}: {remedy.install_extra('cli')}\n")

@@ -82,7 +82,7 @@ def app() -> None:
 
 
 def start(argv: Sequence[str] | None) -> int:
-    """Run a command line; returns the exit code."""
+    """Run a command line. Returns the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         result: Any = app.main(arguments, "proxywasm", standalone_mode=False)

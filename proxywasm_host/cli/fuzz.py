@@ -33,7 +33,9 @@ NAMES = ("trap", "local", "pause", "chunks", "engines", "memory")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed repeats a search.")
 @click.option("--without", type=click.Choice(NAMES), multiple=True, help="Leave this check out.")
 @click.option("--engine", type=EngineName(), default=ALL, show_default=True, help="wasmtime, …, or all.")
-@click.option("--profile", type=click.Choice(list(PROFILES)), default="envoy", show_default=True, help="As of run.")
+@click.option(
+    "--profile", type=click.Choice(list(PROFILES)), default="envoy", show_default=True, help="The host to imitate."
+)
 @click.option("--deadline", type=Seconds(), default=f"{DEADLINE:g}", show_default=True, help="Seconds for a callback.")
 @click.option("--memory-limit", type=Size(), default=f"{MEMORY >> 20}MiB", show_default=True, help="Per guest.")
 def command(filter: Path, clusters: Sequence[str], examples: int, seed: int, **options: Any) -> int:

@@ -145,7 +145,7 @@ HOST_OPTIONS = (
         type=click.Choice(list(PROFILES)),
         default="envoy",
         show_default=True,
-        help="The host whose behaviour to imitate.",
+        help="The host to imitate.",
     ),
     click.option(
         "--property", "properties", type=Property(), multiple=True, help="A property; PATH:=JSON for a number."

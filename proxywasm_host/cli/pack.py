@@ -31,8 +31,8 @@ AGAIN = 0.3
 def command(path: Path, output: Output | None, watch: bool) -> int:
     """Build a module from a filter in Python, for this host, Envoy and every other one.
 
-    The module contains all that it needs. Neither a compiler nor the network is used. The exit code is 3 if the script
-    cannot be packed.
+    The module contains all that it needs, and neither a compiler nor the network is used. The exit code is 3 if the
+    script cannot be packed.
     """
     output = output or Output(path.with_suffix(".wasm"))
     pack = packer(path)

@@ -38,7 +38,7 @@ LEVELS = [level.name.lower() for level in LogLevel]
 @click.command("run")
 @click.argument("words", metavar="FILTER.wasm… [METHOD] URL", nargs=-1, required=True, type=click.Path())
 @command_line_options
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Of guests' logs.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Of guests' log lines.")
 @click.option("--trace", is_flag=True, help="List every hostcall, with its answer and the reason of a refusal.")
 @click.option("--record", metavar="FILE", type=OutputFile(), help="Record the request for `proxywasm replay`.")
 @click.option(

@@ -339,7 +339,7 @@ def credentials(tls: ServerTls) -> grpc.ServerCredentials:
         try:
             return read()
         except OSError as error:
-            logger.warning("the certificate stays as it was: %s", error)
+            logger.warning("the certificate is not replaced: %s", error)
             return None
 
     try:

@@ -50,7 +50,7 @@ class ExtAuthz(Application[ExtAuthzSettings]):
         if self._settings.http is not None:
             listening = self._around.enter_context(bound(self._settings.http, shared=True))
             await self._around.enter_async_context(beside(self._over_http, sockets=[listening], interface="asgi3"))
-            logger.info("asked over HTTP at http://%s", at(listening))
+            logger.info("also listening for HTTP at http://%s", at(listening))
 
     async def _shut(self) -> None:
         await self._around.aclose()

@@ -155,7 +155,7 @@ class Direction:
     def comes(self, kind: str) -> None:
         """Check that Envoy may send a message of this kind now. Raises: OutOfOrder."""
         if self.all_came or bool(self.before) is (kind == "headers"):
-            raise OutOfOrder(f"the {self.name}'s {kind} cannot come now")
+            raise OutOfOrder(f"an unexpected message: the {self.name}'s {kind}")
 
 
 class ProcessingExchange(Exchange):

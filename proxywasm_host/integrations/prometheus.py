@@ -66,7 +66,7 @@ class Tag:
         except re.error as error:
             raise ValueError(f"{self.regex!r} is not a regular expression: {error}") from None
         if not compiled.groups:
-            raise ValueError(f"{self.regex!r} has no group: put what is removed from the name in parentheses")
+            raise ValueError(f"{self.regex!r} has no group: put the part to remove from the name in parentheses")
         object.__setattr__(self, "_compiled", compiled)
 
     def taken(self, name: str) -> tuple[str, str] | None:

@@ -83,7 +83,7 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
         raise ConfigError(f"{file}:{error.line}: {error}") from None
     named = [file.parent / suite.env.wasm_path] if suite.env.wasm_path else []
     if not filters and not named:
-        raise ConfigError(f"{file}: env.wasm_path is missing, and no filter is given: say --filter FILTER.wasm")
+        raise ConfigError(f"{file}: env.wasm_path is missing, and no filter is given: add --filter FILTER.wasm")
     if configuration is None and suite.env.config_path:
         configuration = _content(file.parent, suite.env.config_path, f"{file}: env.config_path")
     return [
@@ -298,7 +298,7 @@ class _Test:
                 yield f"{phase}: the filter holds the headers, which is not expected"
             return
         if answer is None:
-            yield f"{phase}: the filter does not answer, an immediate response is expected"
+            yield f"{phase}: the filter does not answer, but an immediate response is expected"
             return
         for field, value in (
             ("http_status", answer.status),

@@ -670,7 +670,7 @@ test {
             "request_headers: header authorization is 'Bearer t', expected none",
             "request_headers: '[' is not a regular expression: unterminated character set at position 0",
             "request_headers: the matcher for a header is missing: exact, regex or file",
-            "request_headers: the filter does not answer, an immediate response is expected",
+            "request_headers: the filter does not answer, but an immediate response is expected",
             "request_headers: a log line must be exact 'no'; there is 'auth: allowed'",
         ],
         "not expected": ["request_headers: the filter answers 401, which is not expected"],
@@ -706,7 +706,7 @@ test {
     ("text", "said"),
     [
         ('test {\n  nam: "x"\n}\n', ':2: Message type "service_extensions_samples.pb.Test" has no field named "nam".'),
-        ('test { name: "x" }', "env.wasm_path is missing, and no filter is given: say --filter FILTER.wasm"),
+        ('test { name: "x" }', "env.wasm_path is missing, and no filter is given: add --filter FILTER.wasm"),
         ('env { wasm_path: "a" config_path: "no" } test { name: "x" }', "env.config_path: cannot read no: No such file"),
         ('env { wasm_path: "FILTER" } test { name: "x" request_headers { input { content: "GET x" } } }', "'GET x' is not a first line of a request in HTTP/1.1"),
         ('env { wasm_path: "FILTER" } test { name: "x" request_headers { input { content: "GET x HTTP/1.1" } } }', "'x' is not a target of a request"),

@@ -38,7 +38,7 @@ def asked(tmp_path, origin):
             service = {"grpc_service": {"envoy_grpc": {"cluster_name": "authz"}, "timeout": "10s"}}
             clusters = {"grpc": {"authz": ours.port}}
         else:
-            port = int(ours.line(r"asked over HTTP at http://127.0.0.1:(\d+)")[1])
+            port = int(ours.line(r"also listening for HTTP at http://127.0.0.1:(\d+)")[1])
             uri = {"uri": f"http://127.0.0.1:{port}", "cluster": "authz", "timeout": "10s"}
             response = {"allowed_upstream_headers": {"patterns": [{"prefix": "x-"}]}}
             response["allowed_client_headers"] = {"patterns": [{"prefix": "x-"}, {"exact": "www-authenticate"}]}
@@ -138,7 +138,7 @@ def test_as_others_ask_over_http():
     with served(
         "ext-authz", AUTH, "--filter-config", "t", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
     ) as ours:  # fmt: skip
-        port = int(ours.line(r"asked over HTTP at http://127.0.0.1:(\d+)")[1])
+        port = int(ours.line(r"also listening for HTTP at http://127.0.0.1:(\d+)")[1])
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         for headers, status in ({"authorization": "Bearer t"}, 200), ({}, 401):
             connection.request("GET", "/private?x", headers=headers)
@@ -153,7 +153,7 @@ def test_a_filter_has_a_configuration_of_its_own_for_a_host(tmp_path):
     config = tmp_path / "authz.json"
     config.write_text(json.dumps({"filters": [{"file": str(AUTH), "configuration": "t", "rules": rules}]}))
     with served("ext-authz", "--config", config, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0") as ours:
-        port = int(ours.line(r"asked over HTTP at http://127.0.0.1:(\d+)")[1])
+        port = int(ours.line(r"also listening for HTTP at http://127.0.0.1:(\d+)")[1])
 
         def status(path: str, host: str, token: str) -> int:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)

@@ -195,7 +195,7 @@ def test_in_the_log_of_ext_proc(configuration: Path) -> None:
 
 def test_in_the_log_of_ext_authz(configuration: Path) -> None:
     with served("ext-authz", "--config", configuration, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0") as ours:
-        url = ours.line(r"asked over HTTP at (\S+)")[1]
+        url = ours.line(r"also listening for HTTP at (\S+)")[1]
         answer = httpx2.get(url, timeout=60)
     assert answer.status_code in (403, 500, 503)
     assert "FORGED" not in f"{answer.headers} {answer.text}"

@@ -96,7 +96,7 @@ def test_histograms_and_gauges():
         ("a-b", "(x)", "'a-b' cannot name a label: use letters, digits and _, and neither le nor name"),
         ("le", "(x)", "'le' cannot name a label"),
         ("a", "(", "'(' is not a regular expression: missing )"),
-        ("a", "x", "'x' has no group: put what is removed from the name in parentheses"),
+        ("a", "x", "'x' has no group: put the part to remove from the name in parentheses"),
     ],
 )
 def test_what_is_no_tag(name, regex, said):
