@@ -1,5 +1,5 @@
-/* Native handlers of the hostcalls on buffers and on time, for the plain case: a buffer that is there, the machine's own clock.
- * All else is left to abi/hostcalls/buffers.py and basics.py, which have the rules. */
+/* Native handlers of the hostcalls on buffers and on time, for the usual case: an existing buffer, the machine's clock.
+ * Everything else is left to abi/hostcalls/buffers.py and basics.py, which have the rules. */
 #include "native.h"
 
 #include <time.h>
@@ -10,11 +10,11 @@ static PyObject *writable_size_name, *services_name, *clock_name;
 
 static PyObject *current(Hostcall *self) { return ((VmBase *)self->vm)->context; }
 
-/* A buffer that is there. */
+/* An existing buffer. */
 typedef struct {
-    PyObject *bytes; /* a new reference: nothing changes them while it is kept */
-    size_t size;     /* of them; what else they have is room */
-    HeldBody *held;  /* whose bytes they are, borrowed, or NULL */
+    PyObject *bytes; /* a new reference, which prevents changes */
+    size_t size;     /* number of bytes in use; the rest is spare capacity */
+    HeldBody *held;  /* the owner of the bytes, borrowed, or NULL */
 } Buffer;
 
 static bool is_held(PyObject *found) { return Py_IS_TYPE(found, &HeldBodyType) && ((HeldBody *)found)->bytes; }
@@ -26,7 +26,7 @@ static Buffer buffer_open(const Places *buffers, uint32_t buffer) {
     return (Buffer){Py_NewRef(held->bytes), held->size, held};
 }
 
-/* Where a buffer is; NULL if it is not there, or is neither bytes nor held. */
+/* The places with a buffer; NULL if it does not exist, or is neither bytes nor a HeldBody. */
 static Places *buffers_of(PyObject *context, uint32_t buffer, bool of_stream) {
     if (!is_context(context) || buffer == VM_CONFIGURATION || buffer >= BUFFERS) return NULL;
     bool of_root =
@@ -39,7 +39,7 @@ static Places *buffers_of(PyObject *context, uint32_t buffer, bool of_stream) {
     return PyBytes_CheckExact(found) || is_held(found) ? buffers : NULL;
 }
 
-/* An enumeration's end is the marshaller's to check, and depends on the version. */
+/* Whether the number is in the enumeration, whose end depends on the version; for others, the marshaller refuses. */
 static bool in_enumeration(Hostcall *self, uint32_t buffer) { return buffer <= self->param[0].top; }
 
 static int make_get(Call *call, PyObject **args, PyObject **result) {
@@ -100,11 +100,11 @@ static PyObject *spliced(PyObject *found, size_t start, size_t end, PyObject *da
     return all;
 }
 
-/* How large the buffer may become, 0 if it may not be changed, or -1 with an exception. */
+/* The maximum size of the buffer; 0 if it must not be changed, or -1 with an exception. */
 static Py_ssize_t writable_size(PyObject *context, uint32_t buffer) {
     PyObject *number = PyLong_FromUnsignedLong(buffer);
     PyObject *most = number ? PyObject_CallMethodOneArg(context, writable_size_name, number) : NULL;
-    Py_ssize_t size = most ? PyNumber_AsSsize_t(most, NULL) : -1; /* at most what a Py_ssize_t holds */
+    Py_ssize_t size = most ? PyNumber_AsSsize_t(most, NULL) : -1; /* limited to the range of Py_ssize_t */
     Py_XDECREF(number);
     Py_XDECREF(most);
     return size;
@@ -117,7 +117,7 @@ static void remember_set(Hostcall *self, uint32_t buffer, size_t start, size_t l
     call->first = Py_NewRef(data);
 }
 
-/* Put `size` bytes at `at` in the place of `length` from `start` on, where they are held. */
+/* Replace `length` bytes of a HeldBody from `start` on with `size` bytes at `at` in guest memory. */
 static int64_t splice_held(Hostcall *self, PyObject *found, uint32_t buffer, size_t start, size_t length, uint32_t at,
                            uint32_t size) {
     PyObject *kept = Py_NewRef(found), *data = NULL, *why = NULL;
@@ -136,7 +136,7 @@ static int64_t splice_held(Hostcall *self, PyObject *found, uint32_t buffer, siz
     return state == GOOD ? OK : state == FAILED ? RAISED : LEFT;
 }
 
-/* The same for bytes. */
+/* The same for a buffer that is bytes. */
 static int64_t splice(Hostcall *self, Places *buffers, uint32_t buffer, size_t start, size_t length, uint32_t at,
                       uint32_t size) {
     PyObject *found = Py_NewRef(place_get(buffers, buffer)), *data = NULL;

@@ -1,9 +1,9 @@
-/* A function of the guest as C code calls it: past Python's numbers where the engine offers `native_call`. */
+/* A function of the guest, for calls from C: without Python's numbers if the engine offers `native_call`. */
 #include "native.h"
 
 int callback_set(Callback *self, PyObject *function) {
     void *found = NULL;
-    Py_XINCREF(function); /* whoever has it may let go of it while it is asked */
+    Py_XINCREF(function); /* its owner may release it while its attribute is read */
     if (function && proxywasm_find(function, "native_call", PROXYWASM_CALLBACK, &found)) {
         Py_DECREF(function);
         return -1;

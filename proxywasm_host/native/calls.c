@@ -15,7 +15,7 @@ static void empty(Call *call) {
     Call before = *call;
     call->row = call->args = call->result = call->first = call->second = NULL;
     call->make = NULL;
-    let_go(before); /* which may record a call here */
+    let_go(before); /* may record a call here */
 }
 
 Call *calls_next(Calls *calls, PyObject *row) {
@@ -29,7 +29,7 @@ Call *calls_next(Calls *calls, PyObject *row) {
     return call;
 }
 
-/* -- What is written in pieces ---------------------------------------------------------------------------------- */
+/* -- Merging of output -------------------------------------------------------------------------------------------- */
 
 static PyObject *fd_write;
 
@@ -38,18 +38,18 @@ int calls_names(void) {
     return INTERN(NAMES);
 }
 
-/* Whether a row of the table is that of fd_write. */
+/* Whether the row of the table is fd_write. */
 static bool is_output_row(PyObject *row) {
     return PyTuple_Check(row) && PyTuple_GET_SIZE(row) && PyTuple_GET_ITEM(row, 0) == fd_write;
 }
 
-/* Whether these are file descriptor, text and size of what was written. */
+/* Whether `args` are a file descriptor and a text, and `result` is the number of bytes written. */
 static bool is_output(PyObject *args, PyObject *result) {
     return args && PyTuple_CheckExact(args) && PyTuple_GET_SIZE(args) == 2 && result && PyLong_CheckExact(result) &&
            PyLong_CheckExact(PyTuple_GET_ITEM(args, 0)) && PyBytes_CheckExact(PyTuple_GET_ITEM(args, 1));
 }
 
-/* The arguments of two writes to one file descriptor as those of one. NULL with an exception. */
+/* Join the arguments of two writes to one file descriptor. NULL with an exception. */
 static PyObject *joined_args(PyObject *before, PyObject *after) {
     PyObject *text = PyTuple_GET_ITEM(before, 1), *more = PyTuple_GET_ITEM(after, 1);
     Py_ssize_t size = PyBytes_GET_SIZE(text), added = TEXT - size;
@@ -62,12 +62,12 @@ static PyObject *joined_args(PyObject *before, PyObject *after) {
     return Py_BuildValue("(ON)", PyTuple_GET_ITEM(before, 0), bytes);
 }
 
-/* 1 if the call has become a part of `call`, 0 if it cannot, or -1 with an exception. */
+/* Merge a write into `call`. Returns 1, 0 if this is impossible, or -1 with an exception. */
 static int join(Call *call, PyObject *args, PyObject *result) {
     PyObject *before = call->args, *written = call->result;
     int same = PyObject_RichCompareBool(PyTuple_GET_ITEM(before, 0), PyTuple_GET_ITEM(args, 0), Py_EQ);
     if (same <= 0) return same;
-    Py_INCREF(before); /* to make a tuple may run what records a call here */
+    Py_INCREF(before); /* making a tuple may run code that records a call here */
     Py_INCREF(written);
     PyObject *all = joined_args(before, args), *sum = all ? PyNumber_Add(written, result) : NULL;
     bool is_there = call->args == before && call->result == written;
@@ -93,7 +93,7 @@ int calls_join(Calls *calls, PyObject *row, PyObject *args, PyObject *result) {
     return 0;
 }
 
-/* (row, args, result) */
+/* The tuple (row, args, result) of a call. */
 static PyObject *fields(Call *call) {
     PyObject *args = NULL, *result = NULL;
     if (call->make && call->make(call, &args, &result)) return NULL;
@@ -143,7 +143,7 @@ static PyObject *calls_iter(Calls *self) {
     for (Py_ssize_t i = 0; list && i < self->size; i++) {
         Call call = self->ring[(self->next + i) % self->size];
         if (is_empty(&call)) continue;
-        Py_INCREF(call.row); /* all of it is ours, for others may be remembered while somebody looks */
+        Py_INCREF(call.row); /* hold everything, because other calls may be recorded during the iteration */
         Py_XINCREF(call.args);
         Py_XINCREF(call.result);
         Py_XINCREF(call.first);

@@ -1,4 +1,4 @@
-/* Headers on their way in and out, where there is nothing unusual about them. */
+/* Checks incoming and outgoing headers, in the usual cases. */
 #include "fast_path.h"
 
 static PyObject *headers_name, *data_name, *end_stream_name, *stream_name;
@@ -13,15 +13,15 @@ int headers_names(void) {
     return INTERN(NAMES);
 }
 
-enum { FEW = 32, SLOTS_OF_FEW = 128 }; /* headers whose names are sought in a table on the C stack */
+enum { FEW = 32, SLOTS_OF_FEW = 128 }; /* up to this number of headers, names are compared in a table on the C stack */
 
-/* Of a pair as it should be. */
+/* The name in a plain pair. */
 static PyObject *name_of(PyObject *list, Py_ssize_t index) { return PyTuple_GET_ITEM(PyList_GET_ITEM(list, index), 0); }
 
-/* Bits where one of eight characters is among those from '@' to '_', as capitals are: few names have another of them. */
+/* Bits set where one of eight characters is in the range from '@' to '_', as capitals are. Few names have others. */
 static uint64_t capitals(uint64_t eight) { return eight & ~(eight << 1) & 0x4040404040404040; }
 
-/* A name's hash, eight characters at a time; upper is added to where there may be a capital. */
+/* The hash of a name, computed eight characters at a time; `upper` gets bits where there may be a capital. */
 static uint64_t hash_name(PyObject *name, uint64_t *upper) {
     static const uint64_t ODD = 0x9e3779b97f4a7c15;
     const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(name);
@@ -34,7 +34,7 @@ static uint64_t hash_name(PyObject *name, uint64_t *upper) {
         hash ^= hash >> 32;
     }
     if (at == size) return hash;
-    if (size >= 8) memcpy(&part, text + size - 8, 8); /* some of it twice */
+    if (size >= 8) memcpy(&part, text + size - 8, 8); /* overlaps the previous part */
     else if (size >= 4) {
         uint32_t head, tail;
         memcpy(&head, text, 4), memcpy(&tail, text + size - 4, 4);
@@ -45,7 +45,7 @@ static uint64_t hash_name(PyObject *name, uint64_t *upper) {
     return hash ^ hash >> 32;
 }
 
-/* Whether all names of a long list differ, or -1 with an exception. */
+/* Whether all names in a long list differ, or -1 with an exception. */
 static int all_differ(PyObject *list) {
     PyObject *names = PySet_New(NULL);
     if (!names) return -1;
@@ -60,7 +60,7 @@ static int all_differ(PyObject *list) {
     return differ;
 }
 
-/* Puts an index into a table with open addressing. Returns whether its name was not there yet. */
+/* Put an index into a table with open addressing. Returns whether its name is new. */
 static bool put_name(unsigned char *table, PyObject *list, Py_ssize_t index, uint64_t hash) {
     PyObject *name = name_of(list, index);
     for (unsigned at = hash % SLOTS_OF_FEW;; at = (at + 1) % SLOTS_OF_FEW) {
@@ -133,7 +133,7 @@ bool fit_for_wire(int direction, PyObject *headers) {
     return found == NEEDED[direction];
 }
 
-/* -- What goes out ---------------------------------------------------------------------------------------------- */
+/* -- Outgoing effects ------------------------------------------------------------------------------------------- */
 
 static PyObject *effect(Layout *layout, PyObject *class, PyObject *content_name, PyObject *content, bool end_stream,
                         PyObject *stream) {

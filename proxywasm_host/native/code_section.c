@@ -1,4 +1,4 @@
-/* What a module's code is made of: the C form of abi/code_section.py, which says what everything means. */
+/* Measures the code of a module: the C form of abi/code_section.py, which documents everything. */
 #include "native.h"
 
 /* As in code_section.py, in the same order. */
@@ -17,10 +17,10 @@ static const uint64_t MOST = 1ull << 32, MAX_MERGES = 1ull << 62;
 
 typedef struct {
     uint64_t below, params, results, backs;
-    const uint8_t *loop_at; /* or NULL */
+    const uint8_t *loop_at; /* NULL for other blocks */
 } Block;
 
-/* What one of each costs, in microseconds, and how many are too many: `Optimising` and SLOW of code_section.py. */
+/* The cost of each figure, in microseconds, and the limit: OPTIMISING and SLOW of code_section.py. */
 typedef struct {
     double bytes, merges, calls, locals_squared, phis, phis_squared, splits, splits_squared, targets_squared,
         choices_squared, slow;
@@ -28,10 +28,10 @@ typedef struct {
 
 typedef struct {
     const uint8_t *start, *at, *end;
-    bool stopped; /* a read went beyond the end */
+    bool stopped; /* a read would have gone beyond the end */
 } Reader;
 
-/* Where instructions on ranges begin and end. */
+/* The begin and end of each instruction on ranges. */
 typedef struct {
     uint64_t *places;
     size_t count, room;
@@ -40,8 +40,8 @@ typedef struct {
 typedef struct {
     const uint8_t *kinds;
     const int8_t *effects;
-    /* Of an instruction without a prefix that only has to be gone past: bytes behind its opcode, if none of those that
-     * `longer` selects says that its number goes on; or NOT_SIMPLE. */
+    /* For each opcode without a prefix that only needs skipping: the number of bytes after the opcode, if the bits of
+     * `longer` are clear in them, so that each number has one byte. NOT_SIMPLE for others. */
     uint8_t width[PLAIN];
     uint16_t longer[PLAIN];
     const uint64_t *types, *functions;
@@ -49,9 +49,9 @@ typedef struct {
     Block *blocks;
     size_t room;
     bool no_memory;
-    /* The figures of the function that is read. */
+    /* The figures of the current function. */
     uint64_t locals, depth, loops, targets, merges, calls, phis, splits, all_targets, choices;
-    uint8_t last, before; /* the instruction that was read last, and the one before it */
+    uint8_t last, before; /* the last two instructions */
     bool grows;
     Py_ssize_t unknown;
     Ranges ranges;
@@ -105,14 +105,14 @@ static inline void merge(Scan *scan, uint64_t height, uint64_t targets) {
     scan->merges = less(scan->merges + (scan->locals + height) * targets, MAX_MERGES);
 }
 
-/* Note where a branch leads. */
+/* Count a branch to a loop. */
 static void branch(Scan *scan, size_t count, uint64_t depth) {
     if (depth >= count || !scan->blocks[count - 1 - depth].loop_at) return;
     scan->blocks[count - 1 - depth].backs++;
     scan->splits++;
 }
 
-/* Note a condition that is a local's value as it stands, or a block's, or whether it is zero. */
+/* Count a condition that is the value of a local or a block, or compares this value with zero. */
 static void choose(Scan *scan, uint64_t weight) {
     uint8_t from = scan->last == IS_ZERO ? scan->before : scan->last;
     if (from == GET_LOCAL || from == TEE_LOCAL || from == END_OPCODE) scan->choices += weight;
@@ -138,7 +138,7 @@ static bool deeper(Scan *scan, size_t count) {
     return true;
 }
 
-/* Note where an instruction on a range is; of too many, only that there are. */
+/* Record the position of an instruction on a range, until there are too many. */
 static void note_range(Scan *scan, uint64_t from, uint64_t to) {
     Ranges *ranges = &scan->ranges;
     if (ranges->count > 2 * MOST_RANGES) return;
@@ -163,7 +163,7 @@ static void find_simple(Scan *scan) {
         switch (scan->kinds[code]) {
         case NOTHING: scan->width[code] = 0, scan->longer[code] = 0; break;
         case NUMBER: scan->width[code] = 1, scan->longer[code] = 0x80; break;
-        case MEMORY: scan->width[code] = 2, scan->longer[code] = 0x80C0; break; /* its flags name no memory */
+        case MEMORY: scan->width[code] = 2, scan->longer[code] = 0x80C0; break; /* only if the flags name no memory */
         case FOUR_BYTES: scan->width[code] = 4, scan->longer[code] = 0; break;
         case EIGHT_BYTES: scan->width[code] = 8, scan->longer[code] = 0; break;
         default: scan->width[code] = NOT_SIMPLE, scan->longer[code] = 0;
@@ -171,7 +171,7 @@ static void find_simple(Scan *scan) {
     }
 }
 
-/* Go past simple instructions, the most of them, with one branch for each. Returns the height of the stack. */
+/* Skip simple instructions, which are most of the code, with one branch for each. Returns the height of the stack. */
 static uint64_t past_simple(Scan *scan, Reader *reader, uint64_t height, uint64_t below) {
     const uint8_t *at = reader->at;
     int64_t now = (int64_t)height, least = (int64_t)below;
@@ -280,7 +280,7 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
             if (!count || reader->stopped) return;
             height = inner->below + inner->results;
             if (!inner->loop_at) break;
-            loops--; /* what sets a local has two bytes or more */
+            loops--; /* an instruction that sets a local has at least two bytes */
             scan->phis += less(scan->locals, (uint64_t)(reader->at - inner->loop_at) / 2) * (3 + inner->backs);
             break;
         case BRANCH_IF:
@@ -347,7 +347,7 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
     }
 }
 
-/* What is found in all functions. */
+/* The results for all functions. */
 typedef struct {
     uint64_t best[FIGURES][2], all_merges, all_optimising;
     bool grows;
@@ -356,7 +356,7 @@ typedef struct {
 } Findings;
 
 static bool is_slow(Findings *found, uint64_t index, uint64_t optimising) {
-    if (!(found->slow_count & (found->slow_count + 1))) { /* full, at one less than a power of two */
+    if (!(found->slow_count & (found->slow_count + 1))) { /* full: one less than a power of two */
         uint64_t *slow = PyMem_RawRealloc(found->slow, (2 * found->slow_count + 1) * sizeof *slow);
         if (!slow) return false;
         found->slow = slow;

@@ -1,6 +1,6 @@
-/* What hostcalls read and write of a context: the C form of ContextState in abi/context.py.
+/* The state of a context that hostcalls read and write: the C form of ContextState in abi/context.py.
  *
- * Maps and buffers are kept in place until Python asks for their list: from then on they are in there. */
+ * Maps and buffers are stored in the object until Python reads their list; from then on they are in that list. */
 #include "native.h"
 
 void context_begin(Context *self, PyObject *id, PyObject *root) {
@@ -40,7 +40,7 @@ static PyObject *get_places(PyObject *self, void *at) {
     if (places->list) return Py_NewRef(places->list);
     PyObject *list = PyList_New(places->count);
     if (!list) return NULL;
-    if (places->list) { /* the collector came with the new one, and ran what asked for it too */
+    if (places->list) { /* making the new list ran the garbage collector, and this ran code that read the list too */
         Py_DECREF(list);
         return Py_NewRef(places->list);
     }

@@ -1,5 +1,5 @@
-/* An exchange in the usual case: the C form of ExchangeBase in integrations/exchange_base.py. Whatever is unusual is left
- * to the methods of `Exchange`, which have the rules. */
+/* An exchange in the usual case: the C form of ExchangeBase in integrations/exchange_base.py. Whatever is unusual is
+ * left to the methods of `Exchange`, which have the rules. */
 #include "fast_path.h"
 
 typedef enum { WAITING, BEGUN, ANSWERED, CUT, GONE } State; /* their places in known.states */

@@ -2,7 +2,7 @@
 #include "fast_path.h"
 
 static PyObject *send_prepared_name, *pass_data_name, *zero;
-static PyObject *nothing, *nobody; /* an empty list and an empty mapping, which are never changed */
+static PyObject *nothing, *nobody; /* an empty list and an empty mapping, never changed */
 
 int chain_names(void) {
     static const Name NAMES[] = {
@@ -53,7 +53,8 @@ FilterChainBase *chain_make(PyObject *stream, int direction, PyObject *filters) 
 
 /* -- The end of the message ------------------------------------------------------------------------------------- */
 
-/* Where it is noted that a filter, by its place in the chain, was given it; NULL with an exception if there is none. */
+/* The byte that records that a filter, by its index, has got the end of the message; NULL with an exception if the
+ * filter does not exist. */
 static uint8_t *end_of(FilterChainBase *self, PyObject *place) {
     Py_ssize_t index = PyLong_AsSsize_t(place);
     if (index == -1 && PyErr_Occurred()) return NULL;
@@ -137,7 +138,7 @@ static int pass_headers(FilterChainBase *self, Py_ssize_t start, bool end_stream
         self->calling = -1;
         if (self->aborted) return send_prepared(self);
         if (action) return told(PyObject_CallMethod((PyObject *)self, "stop", "nL", index, (long long)action));
-        if (self->passed > index) return 0; /* it has injected data: they have gone on already */
+        if (self->passed > index) return 0; /* it has injected data, so the headers have been passed on already */
         self->passed = index + 1;
     }
     return out_headers(self, end_stream);
@@ -159,7 +160,8 @@ static int begin(FilterChainBase *self, PyObject *headers, bool end_stream) {
     return pass_headers(self, 0, end_stream);
 }
 
-/* Note how many they are. 1: they are within the stream's limits, 0: they were refused, -1 with an exception. */
+/* Record the count and size of headers. Returns 1 if they are within the stream's limits, 0 if they were refused, or -1
+ * with an exception. */
 static int within_limits(FilterChainBase *self, PyObject *headers, Py_ssize_t count, Py_ssize_t size) {
     self->header_count = PyList_GET_SIZE(headers);
     self->header_size = size;
@@ -181,7 +183,7 @@ int chain_feed_headers(FilterChainBase *self, PyObject *given, bool end_stream, 
     }
     if (!self->stream) return PyErr_SetString(PyExc_RuntimeError, "the stream is closed"), -1;
     if (self->aborted) return 0;
-    /* Names may occur twice where nothing is joined, but to ask costs more than to look. */
+    /* Some streams allow repeated names, but to query that takes longer than to check the names. */
     Py_ssize_t count, size;
     PyObject *headers = checked_headers(given, owned, &count, &size);
     int taken = headers ? within_limits(self, headers, count, size) : -1;
@@ -231,7 +233,7 @@ static PyObject *chain_out_data(FilterChainBase *self, PyObject *const *args, Py
     Py_RETURN_NONE;
 }
 
-/* Whether no filter looks at bodies, so that they go out as they are. */
+/* Whether no filter handles bodies, so that they are sent unchanged. */
 static bool is_open(const FilterChainBase *self) {
     if (self->stopped != nobody || self->buffer || self->trailers || !self->filters) return false;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(self->filters); i++) {

@@ -111,7 +111,7 @@ int guest_gather(Guest *guest, uint64_t at, uint64_t count, uint64_t most, PyObj
     int state = guest_reach(guest, &memory, at, 8 * count, why);
     if (state != GOOD) return state;
     uint64_t ranges = count < MAX_RANGES ? count : MAX_RANGES, total = 0;
-    for (uint64_t i = 0; i < ranges; i++) { /* memory only grows, so that what is checked stays good */
+    for (uint64_t i = 0; i < ranges; i++) { /* memory only grows, so a checked range remains valid */
         const uint8_t *range = memory.at + at + 8 * i;
         uint32_t address = read_u32(range), size = read_u32(range + 4);
         state = guest_reach(guest, &memory, address, size, why);
@@ -138,7 +138,7 @@ int guest_gather(Guest *guest, uint64_t at, uint64_t count, uint64_t most, PyObj
     return *bytes ? GOOD : FAILED;
 }
 
-/* Memory for a result of `size` bytes: `address`, open in `memory`. */
+/* Allocate guest memory for a result of `size` bytes, at `*address`; `memory` is open afterwards. */
 static int allocate(Guest *guest, size_t size, uint64_t *address, Memory *memory, PyObject **why) {
     Callback allocator = guest->allocator;
     if (!allocator.function) return bad(why, text("the guest has no allocator yet", 0, 0, 0));

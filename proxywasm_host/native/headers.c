@@ -1,8 +1,9 @@
-/* Native handlers of the hostcalls on header maps, for the plain case: a map that is there and may be changed, of plain pairs.
- * All else is left to abi/hostcalls/headers.py, which has the rules. Nothing is changed before a call is left. */
+/* Native handlers of the hostcalls on header maps, for the usual case: an existing map of plain pairs that may be
+ * changed. Everything else is left to abi/hostcalls/headers.py, which has the rules. Handlers that leave a call change
+ * nothing. */
 #include "native.h"
 
-enum { FEW = 8 }; /* headers among which a name is sought one by one */
+enum { FEW = 8 }; /* up to this number of headers, a linear search comes first */
 
 /* -- Maps and keys -------------------------------------------------------------------------------------------- */
 
@@ -16,7 +17,7 @@ static PyObject *map_of(Context *context, uint32_t map) {
     return PyList_CheckExact(headers) ? headers : NULL;
 }
 
-/* A borrowed list, or NULL. */
+/* A map that the guest may read: a borrowed list, or NULL. */
 static PyObject *readable(Hostcall *self, uint32_t map) {
     Context *context = context_of(self);
     if (!context || map >= MAPS) return NULL;
@@ -29,7 +30,7 @@ static PyObject *writable(Hostcall *self, uint32_t map) {
     return context && map < STREAM_MAPS && !context->read_only ? map_of(context, map) : NULL;
 }
 
-/* A key as the guest gave it, and under which name a map keeps it. */
+/* A key from the guest, and the name that a map uses for it. */
 typedef struct {
     char raw[KEY_SIZE], name[KEY_SIZE];
     size_t raw_size, size;
@@ -45,7 +46,7 @@ static void take_key(Key *key, const uint8_t *from, size_t size, uint32_t map) {
     }
 }
 
-/* OK, LEFT or RAISED. Maps are looked up afterwards, for the view of a memory may be Python code. */
+/* Returns OK, LEFT or RAISED. Maps must be looked up afterwards, because the view of a memory may run Python code. */
 static int64_t read_key(Hostcall *self, uint32_t at, uint32_t size, uint32_t map, Key *key) {
     Memory memory;
     if (size > KEY_SIZE) return LEFT;
@@ -62,7 +63,7 @@ static bool is_named(const Key *key, PyObject *name) {
 
 static bool is_pseudo(PyObject *name) { return PyBytes_GET_SIZE(name) && PyBytes_AS_STRING(name)[0] == ':'; }
 
-/* Its raw bytes, and its name, which is the same object if it can be. */
+/* Make the raw bytes of a key, and its name, which is the same object if they are equal. */
 static bool key_objects(const Key *key, PyObject **raw, PyObject **name) {
     *raw = PyBytes_FromStringAndSize(key->raw, (Py_ssize_t)key->raw_size);
     if (!*raw) return false;
@@ -72,7 +73,7 @@ static bool key_objects(const Key *key, PyObject **raw, PyObject **name) {
     return *name;
 }
 
-/* -- What is remembered --------------------------------------------------------------------------------------- */
+/* -- Recorded calls ------------------------------------------------------------------------------------------- */
 
 static Call *remember(Hostcall *self, int (*make)(Call *, PyObject **, PyObject **), uint32_t map) {
     Call *call = calls_next(self->guest->calls, self->row);
@@ -121,7 +122,7 @@ static int make_size(Call *call, PyObject **args, PyObject **result) {
     return *result ? 0 : -1;
 }
 
-/* The status of a call whose result was written, or was not. Steals `why`. */
+/* See native.h. Takes over `why`. */
 int64_t handler_status(Hostcall *self, Call *call, int state, int64_t status, PyObject *why) {
     if (state == GOOD) return status;
     call->result = refusal(self->memory_error, why);
@@ -194,7 +195,7 @@ static int64_t get_pairs(Hostcall *self, const uint64_t *slots, size_t stride) {
 
 static int64_t get_size(Hostcall *self, const uint64_t *slots, size_t stride) {
     uint32_t map = u32(slots, stride, 0);
-    PyObject *headers = writable(self, map), *name, *value, *why = NULL; /* sic: headers.py says so */
+    PyObject *headers = writable(self, map), *name, *value, *why = NULL; /* writable, as in Envoy: see headers.py */
     if (!headers) return LEFT;
     uint64_t size = 0;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
@@ -211,7 +212,7 @@ static int64_t get_size(Hostcall *self, const uint64_t *slots, size_t stride) {
 
 /* -- Changing ------------------------------------------------------------------------------------------------- */
 
-/* Whether they are plain pairs, and so few that `more` bytes go beside them. */
+/* Whether headers are plain pairs, with capacity for `more` bytes. */
 static bool is_plain(PyObject *headers, size_t more) {
     PyObject *name, *value;
     if (PyList_GET_SIZE(headers) >= MAX_PAIRS) return false;
@@ -222,7 +223,7 @@ static bool is_plain(PyObject *headers, size_t more) {
     return more <= MAX_PAIRS_SIZE;
 }
 
-/* Put a pair at the end of its group. 0, or -1 with an exception. */
+/* Insert a pair at the end of its group: pseudo-headers, or other headers. Returns 0, or -1 with an exception. */
 static int put_last(PyObject *headers, PyObject *name, PyObject *value) {
     PyObject *pair = PyTuple_New(2), *other, *unused;
     if (!pair) return -1;
@@ -254,10 +255,10 @@ static PyObject *joined(PyObject *name, PyObject *old, PyObject *value) {
     return pair;
 }
 
-/* Add to a map of plain pairs. */
+/* Add a header to a map of plain pairs. */
 static int add_pair(Hostcall *self, PyObject *headers, uint32_t map, PyObject *name, PyObject *value) {
     PyObject *joinable = PyTuple_GET_ITEM(known.inline_headers, map);
-    /* Among few, to look for the name costs less than to ask whether there can be one of it only. */
+    /* In a short list, to search for the name is faster than to check first whether it may occur only once. */
     bool are_few = PyList_GET_SIZE(headers) <= FEW;
     int one_only = !self->inline_headers ? 0 : are_few ? 1 : PySet_Contains(joinable, name);
     for (Py_ssize_t i = 0; one_only > 0 && i < PyList_GET_SIZE(headers); i++) {
@@ -366,7 +367,7 @@ static int64_t set_pairs(Hostcall *self, const uint64_t *slots, size_t stride) {
     int failed = PyList_SetSlice(headers, 0, PyList_GET_SIZE(headers), NULL);
     for (Py_ssize_t i = 0; !failed && i < PyList_GET_SIZE(pairs); i++) {
         PyObject *key, *value;
-        if (!pair_of(pairs, i, &key, &value)) continue; /* they are what we have made */
+        if (!pair_of(pairs, i, &key, &value)) continue; /* never: `pairs` has only pairs that C code has made */
         PyObject *name = lower(key, map);
         failed = name ? add_pair(self, headers, map, name, value) : -1;
         Py_XDECREF(name);

@@ -1,7 +1,7 @@
 /* The C form of abi/held_body.py.
  *
- * The bytes are a bytes object with room at its end, which nobody else has; it is cut to its size when it is given away,
- * and copied before the next change. */
+ * The bytes are in a bytes object with spare capacity at its end, to which only the HeldBody refers. It is cut to its
+ * size when it is shared, and copied before the next change. */
 #include "native.h"
 
 PyObject *held_share(HeldBody *self) {
@@ -14,7 +14,7 @@ PyObject *held_share(HeldBody *self) {
     return Py_NewRef(self->bytes);
 }
 
-/* Have `size` bytes of room in a bytes object of our own, with what is there before `keep`. */
+/* Reserve `size` bytes in a bytes object that is not shared, with the first `keep` bytes of the current one. */
 static int reserve(HeldBody *self, size_t keep, size_t size) {
     if (size > PY_SSIZE_T_MAX / 2) return PyErr_NoMemory(), -1;
     bool is_own = self->bytes && !self->is_shared && Py_REFCNT(self->bytes) == 1;
@@ -43,7 +43,7 @@ int held_splice(HeldBody *self, size_t start, size_t length, const void *data, s
     size_t tail = self->size - start - length, size = start + more + tail;
     if (more > PY_SSIZE_T_MAX / 2) return PyErr_NoMemory(), -1;
     if (!length && !more) return 0;
-    /* What is replaced as a whole need not be kept. */
+    /* If everything is replaced, no bytes need copying. */
     if (reserve(self, start || tail ? self->size : 0, size > self->size ? size : self->size)) return -1;
     char *at = PyBytes_AS_STRING(self->bytes);
     memmove(at + start + more, at + start + length, tail);
@@ -70,7 +70,7 @@ static PyObject *held_bytes(HeldBody *self, PyObject *none) { return held_share(
 
 static PyObject *held_append(HeldBody *self, PyObject *data) {
     if (!PyBytes_Check(data)) return PyErr_Format(PyExc_TypeError, "bytes are wanted, not %R", data);
-    if (!self->size && PyBytes_CheckExact(data)) { /* nobody needs it twice, if nothing is changed */
+    if (!self->size && PyBytes_CheckExact(data)) { /* share the object: it is copied only before a change */
         Py_XSETREF(self->bytes, Py_NewRef(data));
         self->size = (size_t)PyBytes_GET_SIZE(data);
         self->is_shared = true;

@@ -1,4 +1,5 @@
-/* What almost every request asks of a plugin and of a host: C forms of PluginBase and HostBase in runtime/fast_path.py. */
+/* The methods of a plugin and a host that almost every request uses: the C forms of PluginBase and HostBase in
+ * runtime/fast_path.py. */
 #include "fast_path.h"
 
 static PyObject *clock_name, *ready_name, *router_name, *nothing, *default_limit;
@@ -23,7 +24,7 @@ VmBase *plugin_vm(const PluginBase *self) {
     return self->vm && self->root ? self->vm : NULL;
 }
 
-/* vm and root are checked when they are put here, and not again. */
+/* Set `vm` or `root`. Their types are checked here, and not again when they are used. */
 static int put(PyObject **place, PyObject *value, PyTypeObject *type, const char *wanted) {
     if (!value || !PyObject_TypeCheck(value, type))
         return PyErr_Format(PyExc_TypeError, "a plugin has a %s", wanted), -1;
@@ -125,7 +126,7 @@ static bool is_fit(HostBase *self, PyObject *object) {
     return plugin->vm && plugin->root && plugin->vm->failure == Py_None;
 }
 
-/* A list of the plugins that a new stream gets. */
+/* A list of the plugins for a new stream. */
 static PyObject *ready(HostBase *self, PyObject *plugins) {
     bool fit = PyList_CheckExact(plugins) || PyTuple_CheckExact(plugins);
     for (Py_ssize_t i = 0; fit && i < PySequence_Fast_GET_SIZE(plugins); i++)
@@ -133,7 +134,7 @@ static PyObject *ready(HostBase *self, PyObject *plugins) {
     return fit ? Py_NewRef(plugins) : PyObject_CallMethodOneArg((PyObject *)self, ready_name, plugins);
 }
 
-/* Whether a filter can read a value of a property, whatever it is. */
+/* Whether the value of a property is certainly one that filters can read. */
 static bool is_plain(PyObject *value) {
     if (value == Py_None || PyBool_Check(value) || PyBytes_CheckExact(value) || PyFloat_CheckExact(value)) return true;
     if (PyUnicode_CheckExact(value)) return PyUnicode_IS_ASCII(value);
@@ -142,7 +143,8 @@ static bool is_plain(PyObject *value) {
     return !overflow;
 }
 
-/* values.check_properties: 0, or -1 with an exception. Of what is not a dict, it looks at the type alone. */
+/* values.check_properties. Returns 0, or -1 with an exception. For objects other than dicts, the check depends only on
+ * the type, so the last good type is stored. */
 static int check_properties(PyObject *properties) {
     static PyObject *good_type;
     if ((PyObject *)Py_TYPE(properties) == good_type || !known.check_properties) return 0;

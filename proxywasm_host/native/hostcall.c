@@ -1,4 +1,4 @@
-/* The marshaller: abi/marshal.py has the rules, in the order in which they are kept here. */
+/* The marshaller: abi/marshal.py has the rules, in the order in which this file applies them. */
 #include "native.h"
 
 static const uint8_t SLOTS[KINDS] = {1, 1, 1, 1, 2, 2, 2, 1, 1, 2, 2, 1, 2};
@@ -9,7 +9,7 @@ PyObject *refusal(int64_t status, PyObject *reason) {
     return PyObject_CallFunction(known.refusal, "LO", (long long)status, reason);
 }
 
-/* Steals `result`. 0, or -1 with an exception. */
+/* Record a call. Takes over `result`. Returns 0, or -1 with an exception. */
 static int record(Hostcall *self, PyObject *args, PyObject *result) {
     if (!result) return -1;
     Guest *guest = self->guest;
@@ -48,7 +48,7 @@ static int beyond_enumeration(Hostcall *self, const Param *param, uint32_t value
     return record(self, NULL, found);
 }
 
-/* More bytes than are taken. */
+/* Set the refusal of a parameter with too many bytes. */
 static int beyond_most(Hostcall *self, const Param *param, uint32_t size) {
     PyObject *reason = PyUnicode_FromFormat("the %U has {} bytes, at most {} are taken", param->name);
     PyObject *found = reason ? PyObject_CallFunction(known.refusal, "iOIK", BAD_ARGUMENT, reason, size,
@@ -58,10 +58,10 @@ static int beyond_most(Hostcall *self, const Param *param, uint32_t size) {
     return record(self, NULL, found);
 }
 
-/* How many bytes of a range are read. */
+/* How many bytes of a parameter are read. */
 static uint64_t taken(const Param *param, uint64_t size) {
     if (!param->most || size <= param->most) return size;
-    return param->kind == PAIRS ? param->most + 1 : param->most; /* pairs: enough to be refused */
+    return param->kind == PAIRS ? param->most + 1 : param->most; /* one byte too many, so that pairs are refused */
 }
 
 static int read_bytes(Guest *guest, const Param *param, uint64_t at, uint64_t size, PyObject **bytes, PyObject **why) {
@@ -101,7 +101,7 @@ static int read_input(Guest *guest, const Param *param, const uint64_t *slots, s
     return state != GOOD ? state : *value ? GOOD : FAILED;
 }
 
-/* What is remembered of arguments that are large: a guest must not make the host keep them. */
+/* Shorten large arguments before they are recorded: a guest must not make the host store them. */
 static PyObject *shortened(PyObject *args) {
     PyObject *cut = PyTuple_New(PyTuple_GET_SIZE(args));
     for (Py_ssize_t i = 0; cut && i < PyTuple_GET_SIZE(args); i++) {
@@ -172,7 +172,7 @@ static int write_outputs(Hostcall *self, PyObject *result, int outputs, const ui
     return state;
 }
 
-/* A result as it is remembered. */
+/* A result in the form in which it is recorded. */
 static PyObject *kept(const Param *output, int outputs, PyObject *result) {
     if (output->kind == PAIRS_OUT) return PySequence_List(result);
     if (output->kind == BYTES_OUT && outputs == 1 && PyObject_Size(result) > RECORDED)
@@ -182,7 +182,7 @@ static PyObject *kept(const Param *output, int outputs, PyObject *result) {
 
 /* -- A call --------------------------------------------------------------------------------------------------- */
 
-/* What a handler answers that has raised one of `known.not_done`, in place of the exception; NULL with any other. */
+/* Convert an exception of `known.not_done` that a handler has raised to a refusal; NULL for other exceptions. */
 static PyObject *not_done(void) {
     if (!PyErr_ExceptionMatches(known.not_done)) return NULL;
     PyObject *error = proxywasm_take_exception(), *why = PyObject_Str(error);
@@ -192,7 +192,8 @@ static PyObject *not_done(void) {
     return found;
 }
 
-/* Call the handler and write what it gives; `args` is what is remembered of `values`, which begin with the VM. */
+/* Call the handler and write its results. `values` are its arguments, beginning with the VM; `args` is their recorded
+ * form. */
 static int64_t answer(Hostcall *self, PyObject *args, PyObject *const *values, size_t count, const uint64_t *slots,
                       size_t stride, PyObject **why, int *state) {
     const Param *output = NULL;
@@ -262,14 +263,14 @@ static int64_t marshal(Hostcall *self, const uint64_t *slots, size_t stride) {
     return status;
 }
 
-/* Whether the guest gives no more than is taken. */
+/* Whether no argument of the guest is larger than allowed. */
 static bool is_within(const Hostcall *self, const uint64_t *slots, size_t stride) {
     for (int i = 0; i < self->params; slots += self->param[i++].slots * stride)
         if (self->param[i].most && u32(slots, stride, 1) > self->param[i].most) return false;
     return true;
 }
 
-/* Give what a native handler has remembered to who listens. 0, or -1 with an exception. */
+/* Pass the call that a native handler has recorded to the listener. Returns 0, or -1 with an exception. */
 static int tell_listener(Guest *guest) {
     PyObject *call = calls_take_newest(guest->calls);
     PyObject *done = call ? PyObject_CallOneArg(guest->record, call) : NULL;
@@ -318,7 +319,7 @@ static bool flag(PyObject *profile, const char *name) {
     return set;
 }
 
-/* A native handler stands in for the Python handler of its name, and for no other. */
+/* Find a native handler. It replaces only our Python handler of the same name. */
 static int find_native_handler(Hostcall *self) {
     if (!known.handlers || !PyObject_TypeCheck(self->vm, &VmBaseType)) return 0;
     if (PyDict_GetItemWithError(known.handlers, self->name) != self->handler) return PyErr_Occurred() ? -1 : 0;

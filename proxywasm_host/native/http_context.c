@@ -57,7 +57,8 @@ static VmBase *vm_of(HttpContextBase *self) {
     return self->vm && self->stream ? self->vm : NULL;
 }
 
-/* Tell the guest, if it has that callback: 0, or -1 with an exception. What it returned is in `slots`, if it did. */
+/* Call the guest, if it has this callback. The first of `slots` receives the result. Returns 0, or -1 with an
+ * exception. */
 static int tell(HttpContextBase *self, VmBase *vm, Known_callback which, uint64_t *slots, size_t count) {
     if (!vm_has(vm, which)) return 0;
     slots[0] = self->number;
@@ -71,7 +72,7 @@ static int create(HttpContextBase *self) {
     self->created = true;
     uint64_t slots[2] = {0, self->root_number};
     if (!tell(self, vm, ON_CONTEXT_CREATE, slots, 2)) return 0;
-    if (PyErr_ExceptionMatches(PyExc_RuntimeError)) self->created = false; /* the guest is busy, and knows of nothing */
+    if (PyErr_ExceptionMatches(PyExc_RuntimeError)) self->created = false; /* the guest is busy, and was not called */
     return -1;
 }
 

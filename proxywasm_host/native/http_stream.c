@@ -15,16 +15,16 @@ int stream_names(void) {
     return INTERN(NAMES);
 }
 
-/* -- Making one ------------------------------------------------------------------------------------------------- */
+/* -- Making a stream -------------------------------------------------------------------------------------------- */
 
-/* Nanoseconds since 1970: 0, or -1 with an exception. */
+/* Set `*time` to nanoseconds since 1970. Returns 0, or -1 with an exception. */
 static int time_now(PyObject *clock, long long *time) {
     struct timespec now;
     if (Py_IS_TYPE(clock, (PyTypeObject *)known.system_clock) && !clock_gettime(CLOCK_REALTIME, &now)) {
         *time = now.tv_sec * 1000000000LL + now.tv_nsec;
         return 0;
     }
-    Py_INCREF(clock); /* which may have its host have another one */
+    Py_INCREF(clock); /* the call may give the host another clock */
     PyObject *told = PyObject_CallMethodNoArgs(clock, time_name);
     *time = told ? PyLong_AsLongLong(told) : -1;
     Py_XDECREF(told);
@@ -32,7 +32,7 @@ static int time_now(PyObject *clock, long long *time) {
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* A context for each plugin, in their order. */
+/* Make a context for each plugin, in the same order. */
 static PyObject *contexts_for(HttpStreamBase *self, PyObject *plugins) {
     PyObject *contexts = PyList_New(0);
     for (Py_ssize_t i = 0; contexts && i < PySequence_Fast_GET_SIZE(plugins); i++) {
@@ -45,7 +45,7 @@ static PyObject *contexts_for(HttpStreamBase *self, PyObject *plugins) {
     return contexts;
 }
 
-/* Lists of contexts are never changed, so that one without an order serves both directions. */
+/* Lists of contexts are never changed, so a list of one context serves both directions. */
 static PyObject *reversed(PyObject *list) {
     if (PyList_GET_SIZE(list) <= 1) return Py_NewRef(list);
     PyObject *copy = PyList_GetSlice(list, 0, PyList_GET_SIZE(list));
@@ -60,7 +60,7 @@ static int check_buffer_limit(PyObject *limit) {
     return -1;
 }
 
-/* Read once from a HeaderLimits, which never changes: 0, or -1 with an exception. */
+/* Read the limits of a HeaderLimits, which is immutable, once. Returns 0, or -1 with an exception. */
 static int take_header_limits(HttpStreamBase *self, PyObject *limits) {
     static PyObject *last;
     static Py_ssize_t count, size;
@@ -143,7 +143,7 @@ static PyObject *drained(HttpStreamBase *self) {
     return PyErr_Format(PyExc_RuntimeError, "the stream was never made, or is gone");
 }
 
-/* `given`: headers, end_stream, owned. */
+/* Feed headers to a chain. `given` has headers, end_stream and owned. */
 static PyObject *fed(HttpStreamBase *self, FilterChainBase *chain, PyObject **given) {
     Py_INCREF(chain);
     int ends = PyObject_IsTrue(given[1]), owned = PyObject_IsTrue(given[2]);
@@ -173,7 +173,7 @@ static PyObject *stream_response_headers(HttpStreamBase *self, PyObject *const *
     return fed(self, self->response, given);
 }
 
-/* A part of the body of one direction. What is not as it should be, Python says. */
+/* Feed a part of the body to a chain. Python handles unusual cases, and raises errors. */
 static PyObject *fed_body(HttpStreamBase *self, FilterChainBase *chain, PyObject *data, PyObject *end_stream) {
     if (!chain) return drained(self);
     if (!PyBytes_CheckExact(data) || chain->aborted || !chain->started || chain->ended)
@@ -213,7 +213,7 @@ static PyObject *stream_close(HttpStreamBase *self, PyObject *const *args, Py_ss
     if (say) Py_XSETREF(self->details, Py_NewRef(details));
     self->request->aborted = self->response->aborted = true;
     if (end_contexts(self->contexts)) return NULL;
-    /* A stream that is done is no cycle: it goes at once, and not when the collector comes. */
+    /* A finished stream must not be a reference cycle, so that it is freed at once, without the garbage collector. */
     Py_CLEAR(self->request->stream);
     Py_CLEAR(self->response->stream);
     return drained(self);
@@ -256,7 +256,7 @@ static PyObject *get_changes_bodies(HttpStreamBase *self, void *closure) {
     Py_RETURN_FALSE;
 }
 
-/* Whether a chain holds more of a body than the limit; it says so itself, if it holds any. */
+/* Whether a chain holds more of a body than the limit. The chain is queried only if it holds any. */
 static PyObject *get_full(HttpStreamBase *self, void *at) {
     FilterChainBase *chain = *(FilterChainBase **)((char *)self + (size_t)at);
     if (!chain || !chain->buffer || chain->buffer == Py_None) Py_RETURN_FALSE;

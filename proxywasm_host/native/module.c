@@ -1,4 +1,4 @@
-/* The extension module: its types, and what Python code hands over to it. */
+/* The extension module: its types, and the objects that Python passes to it. */
 #include "fast_path.h"
 
 Known known;
@@ -25,7 +25,7 @@ int set_flag(PyObject *self, PyObject *value, void *at) {
 
 static bool is_named(PyObject *name, const char *text) {
     const char *given = PyUnicode_IS_ASCII(name) ? PyUnicode_DATA(name) : "";
-    if (*given != *text) return false; /* as with most */
+    if (*given != *text) return false; /* true of most names */
     size_t size = strlen(text);
     return (size_t)PyUnicode_GET_LENGTH(name) == size && !memcmp(given, text, size);
 }
@@ -38,7 +38,7 @@ static bool take_by_place(const Signature *function, PyObject *const *args, Py_s
     return true;
 }
 
-/* `given` has a bit for each that was. */
+/* Take a keyword argument. `given` has a bit for each argument already taken. */
 static bool take_by_name(const Signature *function, PyObject *name, PyObject *value, PyObject **values,
                          unsigned *given) {
     const char *const *names = function->names;
@@ -105,7 +105,7 @@ static const struct {
     {"exchange_log", &known.exchange_log},
 };
 
-/* use(name=object, …) */
+/* use(name=object, …): store the objects in `known` */
 static PyObject *use(PyObject *module, PyObject *args, PyObject *keywords) {
     PyObject *name, *object;
     Py_ssize_t position = 0;

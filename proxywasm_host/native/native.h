@@ -1,13 +1,13 @@
-/* What the files of this extension share. The Python modules that they stand in for say what everything means:
+/* The interface between the files of this extension. The Python forms document the meaning of everything:
  * abi/marshal.py (Guest, Hostcall, Calls), abi/pairs.py, abi/context.py (ContextState), runtime/vm_base.py (VmBase).
  *
  * Rules:
- *   - The GIL is held throughout. Guest memory is looked up again after anything that may have run Python code or
- *     the guest: either may close the instance.
- *   - Python code may run wherever an object is called, compared or let go of, and (before CPython 3.12) wherever one
- *     is made that the collector knows: what a field or a list refers to is held meanwhile, or looked up again.
- *   - A field is NULL where __init__ has not run, where it was deleted, and when the collector has been there.
- *   - What is not the plain case is left to the Python code, which alone knows how to refuse and why.
+ *   - The GIL is held throughout. Guest memory is looked up again after anything that may have run Python code or the
+ *     guest: either may close the instance.
+ *   - Python code may run when an object is called, compared or released, and (before CPython 3.12) when an object that
+ *     the garbage collector tracks is made. Objects in fields or lists are held meanwhile, or looked up again.
+ *   - A field is NULL if __init__ has not run, if it was deleted, or after the garbage collector has cleared it.
+ *   - The Python form handles all unusual cases: only the Python form refuses calls, and has the reasons.
  */
 #ifndef PROXYWASM_NATIVE_H
 #define PROXYWASM_NATIVE_H
@@ -21,7 +21,7 @@
 
 enum { MAX_PARAMS = 16 }; /* of a hostcall or a callback */
 
-/* What Python code has too. module.c lists these, and `native.same` compares them where Python has them. */
+/* Constants that Python has too. module.c lists them, and `native.same` compares the two. */
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2, INTERNAL_FAILURE = 10 };
 enum { RECORDED = 64 * 1024, TEXT = 1024, FDS = 2, MAX_RANGES = 1024 };
 enum { MAX_PAIRS_SIZE = 1024 * 1024, MAX_PAIRS = 1024 };
@@ -29,7 +29,7 @@ enum { U32, I32, U64, I64, BYTES, PAIRS, IOVECS, U32_OUT, U64_OUT, BYTES_OUT, PA
 
 #define STOPPED 0xFFFFFFFFu
 
-/* -- What Python code hands over (module.c) ------------------------------------------------------------------- */
+/* -- Objects that Python passes to this extension (module.c) -------------------------------------------------- */
 
 typedef struct {
     PyObject *refusal;          /* marshal.Refusal */
@@ -38,7 +38,7 @@ typedef struct {
     PyObject *encode;           /* pairs.encode */
     PyObject *no_memory;        /* a marshal.NoMemory */
     PyObject *not_done;         /* marshal.NOT_DONE */
-    PyObject *handlers;         /* name → Python handler, for which a native handler may stand in */
+    PyObject *handlers;         /* name → Python handler, which a native handler may replace */
     PyObject *inline_headers;   /* headers.INLINE */
     PyObject *not_found;        /* headers.not_found */
     PyObject *system_clock;     /* services.SystemClock */
@@ -62,13 +62,13 @@ extern Known known;
 
 typedef struct {
     PyObject *function;
-    Proxywasm_callback native; /* the way past Python, or NULL */
+    Proxywasm_callback native; /* call without Python, or NULL */
 } Callback;
 
-/* 0, or -1 with an exception. `function` may be NULL. */
+/* Returns 0, or -1 with an exception. `function` may be NULL. */
 int callback_set(Callback *self, PyObject *function);
-/* Arguments in and result out of `slots`, which are at least one. `function` is there, and kept alive by the caller.
- * 0, or -1 with an exception. */
+/* Call the function with arguments in `slots`, at least one, which receive the result. `function` is not NULL, and the
+ * caller keeps it alive. Returns 0, or -1 with an exception. */
 int callback_call(const Callback *self, uint64_t *slots, size_t count);
 
 /* -- State (context.c, vm_base.c) --------------------------------------------------------------------------------- */
@@ -76,7 +76,7 @@ int callback_call(const Callback *self, uint64_t *slots, size_t count);
 enum { STREAM_MAPS = 4, MAPS = 8, BUFFERS = 10 };
 
 typedef struct {
-    PyObject *list; /* or NULL: then the items are here, NULL for None */
+    PyObject *list; /* has the items; if NULL, `item` has them, with NULL for None */
     PyObject *item[BUFFERS];
     uint8_t count;
 } Places;
@@ -103,56 +103,58 @@ typedef enum {
 typedef struct {
     PyObject_HEAD
     PyObject *context, *idle, *deferred, *failure, *contexts, *callbacks;
-    lenfunc length;                  /* of `deferred` */
-    Callback known[KNOWN_CALLBACKS]; /* those of `callbacks` that are called from here */
+    lenfunc length;                  /* returns the length of `deferred` */
+    Callback known[KNOWN_CALLBACKS]; /* the elements of `callbacks` that C code calls */
     uint32_t next_context;
     bool stop_iteration, tells_end, changes_bodies, log_before_done, await_done;
 } VmBase;
 
 extern PyTypeObject ContextType, VmBaseType;
 
-/* Make `self`, which is new, a context of `id`, below `root` if that is not NULL. */
+/* Initialise `self` as the context `id`, below `root` if that is not NULL. */
 void context_begin(Context *self, PyObject *id, PyObject *root);
 int context_traverse(Context *self, visitproc visit, void *arg);
 int context_clear(Context *self);
-/* A map or a buffer, borrowed; None if it is not there. */
+/* A map or a buffer, borrowed; None if it does not exist. */
 PyObject *place_get(const Places *places, size_t index);
-int place_set(Places *places, size_t index, PyObject *value); /* 0, or -1 with an exception */
-/* Have what is in a list; or, if that is NULL, nothing. Whoever has the list that was there keeps it as it was. */
+int place_set(Places *places, size_t index, PyObject *value); /* returns 0, or -1 with an exception */
+/* Use the items of a list, or none if it is NULL. The previous list remains unchanged for its other owners. */
 void places_replace(Places *places, PyObject *list);
 
 PyObject *vm_new_context_id(VmBase *self, PyObject *none);
-/* Whether the guest has a callback, and works. */
+/* Whether the guest has this callback and has not failed. */
 bool vm_has(const VmBase *self, Known_callback which);
-/* VmBase.enter with a callback that `vm_has`: what it returned is in the first slot. 0, or -1 with an exception. */
+/* VmBase.enter with a callback for which `vm_has` is true: the first slot receives the result. Returns 0, or -1 with an
+ * exception. */
 int vm_tell(VmBase *self, PyObject *context, Known_callback which, uint64_t *slots, size_t count);
 
-/* `object` is a `type`, most likely `exactly` that. */
+/* Whether `object` is a `type`; usually its class is `exactly`. */
 static inline bool is_a(PyObject *object, PyObject *exactly, PyTypeObject *type) {
     return (PyObject *)Py_TYPE(object) == exactly || PyObject_TypeCheck(object, type);
 }
 
 static inline bool is_context(PyObject *object) { return object && is_a(object, known.http_context, &ContextType); }
 
-/* -- Bodies that are held (held_body.c) ------------------------------------------------------------------------ */
+/* -- Held bodies (held_body.c) --------------------------------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
-    PyObject *bytes; /* or NULL: there are none */
-    size_t size;     /* how many of them there are; the rest is room */
-    bool is_shared;  /* they were given away */
+    PyObject *bytes; /* NULL if there are none */
+    size_t size;     /* number of bytes in use; the rest is spare capacity */
+    bool is_shared;  /* other code has a reference to `bytes` */
 } HeldBody;
 
 extern PyTypeObject HeldBodyType;
 
-/* What is held, a new reference; NULL with an exception. */
+/* The held bytes, a new reference; NULL with an exception. */
 PyObject *held_share(HeldBody *self);
-/* Put `more` bytes in the place of `length` from `start` on. They are not of the body. 0, or -1 with an exception. */
+/* Replace `length` bytes from `start` on with `more` bytes of `data`, which is not in the body. Returns 0, or -1 with
+ * an exception. */
 int held_splice(HeldBody *self, size_t start, size_t length, const void *data, size_t more);
 
-/* -- What all types share (module.c) ---------------------------------------------------------------------------- */
+/* -- Functions for all types (module.c) ------------------------------------------------------------------------- */
 
-/* Make the strings of a table of names: 0, or -1 with an exception. */
+/* Make the strings of a table of names. Returns 0, or -1 with an exception. */
 typedef struct {
     PyObject **at;
     const char *text;
@@ -160,8 +162,8 @@ typedef struct {
 int intern(const Name *names, size_t count);
 #define INTERN(names) intern(names, sizeof(names) / sizeof *(names))
 
-/* What a method takes. Fill `values`, one for each of `names`, with what is given: false with an exception if that is
- * not what it takes. */
+/* The parameters of a method. `take` fills `values`, one for each of `names`, with the arguments. Returns false with an
+ * exception if they do not match. */
 enum { MAX_NAMES = 6 };
 typedef struct {
     const char *name;
@@ -169,22 +171,22 @@ typedef struct {
     const char *names[MAX_NAMES];
 } Signature;
 bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject **values);
-/* The same for tp_init: CPython's own takes as long as all else that makes an object. */
+/* The same for tp_init: CPython's function for it takes as long as everything else that makes an object. */
 bool take_for_init(const Signature *function, PyObject *args, PyObject *keywords, PyObject **values);
 
-/* A method that a subclass must have. */
+/* A method that subclasses must override. */
 PyObject *to_override(PyObject *self, PyObject *args);
 
-/* A bool that anything can be assigned to; `at` is its offset. */
+/* A bool attribute that accepts any object; `at` is its offset. */
 PyObject *get_flag(PyObject *self, void *at);
 int set_flag(PyObject *self, PyObject *value, void *at);
 #define FLAG(type, name) {#name, get_flag, set_flag, NULL, (void *)offsetof(type, name)}
 
-/* -- What almost every request does (fast_path.h) ------------------------------------------------------------------ */
+/* -- The common path of a request (fast_path.h) -------------------------------------------------------------------- */
 
 extern PyTypeObject HttpContextBaseType, HostBaseType, FilterChainBaseType, PluginBaseType, HttpStreamBaseType;
 
-/* -- What is to be done (outbox.c) ----------------------------------------------------------------------------- */
+/* -- Effects (outbox.c) ---------------------------------------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
@@ -196,12 +198,12 @@ extern PyTypeObject OutboxType;
 
 PyObject *outbox_drain(Outbox *self, PyObject *none);
 
-/* -- Remembered calls (calls.c) ------------------------------------------------------------------------------- */
+/* -- Recorded calls (calls.c) --------------------------------------------------------------------------------- */
 
-enum { KEY_SIZE = 104 }; /* longest key that is remembered without an object */
+enum { KEY_SIZE = 104 }; /* longest key that is recorded without an object */
 
-/* One hostcall. Python's are kept as they are: row, args, result. A native handler's are kept as numbers and references, and
- * become args and result, by `make`, when somebody looks. */
+/* One hostcall. Calls of Python handlers are recorded as row, args and result. Calls of native handlers are recorded as
+ * numbers and references; `make` converts them to args and result when they are read. */
 typedef struct Call {
     PyObject *row, *args, *result;
     int (*make)(struct Call *call, PyObject **args, PyObject **result);
@@ -221,9 +223,10 @@ extern PyTypeObject CallsType;
 
 /* The oldest entry, emptied, for `row`. */
 Call *calls_next(Calls *calls, PyObject *row);
-/* (row, args, result) of the newest entry, which is forgotten; NULL with an exception. */
+/* (row, args, result) of the newest entry, which is removed; NULL with an exception. */
 PyObject *calls_take_newest(Calls *calls);
-/* Whether a call has become a part of one before, as marshal.Calls says: 1, 0, or -1 with an exception. */
+/* Merge a call into the previous one, by the rules of marshal.Calls. Returns 1 if this was possible, 0 if not, or -1
+ * with an exception. */
 int calls_join(Calls *calls, PyObject *row, PyObject *args, PyObject *result);
 
 /* -- Guest memory (guest.c) ----------------------------------------------------------------------------------- */
@@ -232,21 +235,21 @@ typedef struct {
     PyObject_HEAD
     PyObject *memory, *record, *allowed, *allocator_may_call;
     Callback allocator;
-    const Proxywasm_memory *range; /* what the memory offers, or NULL */
-    Calls *calls;  /* the last one whose `append` was `record`; never taken away while calls may be under way */
-    bool is_quiet; /* `record` is its `append`: nobody listens */
+    const Proxywasm_memory *range; /* `native_range` of the memory, or NULL */
+    Calls *calls;  /* the last object whose `append` was `record`; never removed while a call may be active */
+    bool is_quiet; /* `record` is its `append`: there is no listener */
 } Guest;
 
 extern PyTypeObject GuestType;
 
-/* Memory as it is now. `owner` keeps the view; give it back with `memory_done`. */
+/* The current memory. `owner` keeps the view alive; `memory_done` releases it. */
 typedef struct {
     uint8_t *at;
     size_t size;
     PyObject *owner;
 } Memory;
 
-int memory_open(Guest *guest, Memory *memory); /* 0, or -1 with an exception */
+int memory_open(Guest *guest, Memory *memory); /* returns 0, or -1 with an exception */
 static inline void memory_done(Memory *memory) { Py_CLEAR(memory->owner); }
 
 static inline uint32_t read_u32(const uint8_t *at) {
@@ -257,11 +260,11 @@ static inline bool inside(const Memory *memory, uint64_t at, uint64_t size) {
     return size <= memory->size && at <= memory->size - size;
 }
 
-/* Each gives GOOD; BAD, with the reason in words in `*why`, a new reference; or FAILED, with an exception. What reads
- * a parameter may also give BEYOND: it has more than is taken. */
+/* Each returns GOOD; BAD, with the reason as a new string in `*why`; or FAILED, with an exception. Functions that read
+ * a parameter may also return BEYOND: it is larger than allowed. */
 enum { GOOD = 0, FAILED = -1, BAD = 1, BEYOND = 2 };
 
-/* Have the range inside `memory`, which is open and is opened again if memory has grown. */
+/* Check that a range is inside `memory`, which is open and is opened again if the guest's memory has grown. */
 int guest_reach(Guest *guest, Memory *memory, uint64_t at, uint64_t size, PyObject **why);
 int guest_put(Guest *guest, uint64_t at, uint64_t number, size_t width, PyObject **why);
 int guest_put_at(Guest *guest, const void *from, size_t size, uint64_t at, PyObject **why);
@@ -270,16 +273,16 @@ int guest_put_strings(Guest *guest, PyObject *values, uint64_t table, uint64_t b
 int guest_put_bytes(Guest *guest, const void *from, size_t size, uint64_t address_slot, uint64_t size_slot,
                     bool optional, PyObject **why);
 int guest_gather(Guest *guest, uint64_t at, uint64_t count, uint64_t most, PyObject **bytes, PyObject **why);
-/* Raise RestrictedCall for a hostcall that is not among `allowed`: 0, or -1 with an exception. */
+/* Raise RestrictedCall for a hostcall that is not in `allowed`. Returns 0, or -1 with an exception. */
 int guest_check_allowed(Guest *guest, PyObject *name);
 
 /* -- Header pairs (pairs.c) ----------------------------------------------------------------------------------- */
 
-/* The list that bytes hold. NULL without an exception: they are malformed. */
+/* Decode bytes to a list. Returns NULL without an exception if they are malformed. */
 PyObject *pairs_decode(PyObject *bytes);
-/* The bytes of a list. NULL without an exception: it is not a plain list of pairs of bytes. */
+/* Encode a list. Returns NULL without an exception if it is not a plain list of pairs of bytes. */
 PyObject *pairs_encode(PyObject *list);
-/* Name and value of an entry of a list, or false if it is not a plain pair of bytes. */
+/* Get name and value of an entry of a list, borrowed. Returns false if it is not a plain pair of bytes. */
 static inline bool pair_of(PyObject *list, Py_ssize_t index, PyObject **name, PyObject **value) {
     PyObject *pair = PyList_GET_ITEM(list, index);
     if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2) return false;
@@ -296,24 +299,24 @@ static inline bool same_bytes(PyObject *a, PyObject *b) {
 
 enum { MAX_FIELDS = 6 };
 
-/* Where a class keeps its fields; filled when it is first asked. */
+/* The offsets of a class's fields; found at the first use. */
 typedef struct {
     PyObject *class;
     Py_ssize_t at[MAX_FIELDS];
     bool found;
 } Layout;
 
-/* An object with these values, in the order of the class's parameters, in the fields of these names. */
+/* Make an object with these values in the fields of these names, in the order of the class's parameters. */
 PyObject *make_record(Layout *layout, PyObject *class, PyObject *const *names, PyObject *const *values, int count);
-/* A field of an object of such a class, by its place among those, or else by its name. */
+/* A field of an object: by its index if the object has this class, otherwise by its name. */
 PyObject *record_field(const Layout *layout, PyObject *object, int which, PyObject *name);
 
-/* A function that sets slots of an object: of a class and its slots, as the class has them. */
+/* Make a function that sets slots of an object. The arguments are a class and its slot descriptors. */
 PyObject *slot_setter(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* -- Headers between HTTP libraries and filters (wire.c) ------------------------------------------------------- */
 
-/* Each gives what is to be said of plain headers, or None if Python has to. */
+/* Each converts plain headers, or returns None if Python must do the work. */
 PyObject *wire_received_request(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *wire_received_response(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *wire_sent_request(PyObject *module, PyObject *headers);
@@ -324,22 +327,23 @@ PyObject *wire_sent_response(PyObject *module, PyObject *headers);
 typedef struct {
     uint8_t kind, slots;
     bool result, early, optional;
-    bool cut;      /* more is cut off, and not refused */
-    int64_t top;   /* of its enumeration, or -1 */
-    uint64_t most; /* bytes that are taken, or 0 */
+    bool cut;      /* bytes beyond `most` are cut off, and not refused */
+    int64_t top;   /* the highest value of its enumeration, or -1 */
+    uint64_t most; /* maximum number of bytes; 0 for no limit */
     PyObject *name;
 } Param;
 
 struct Hostcall;
 
-/* Answers a hostcall: its status, or LEFT if the Python handler has to, or RAISED. `slots` as in `hostcall_entry`. */
+/* Handles a hostcall. Returns its status; LEFT if the Python handler must handle it; or RAISED. `slots` is as in
+ * `hostcall_entry`. */
 typedef int64_t (*Native_handler)(struct Hostcall *call, const uint64_t *slots, size_t stride);
 enum { LEFT = -2, RAISED = -1 };
 
 typedef struct Hostcall {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    Proxywasm_hostcall native; /* the way past Python, for engines */
+    Proxywasm_hostcall native; /* call without Python, for engines */
     PyObject *row, *name, *handler, *vm;
     Guest *guest;
     Native_handler native_handler;
@@ -351,23 +355,24 @@ typedef struct Hostcall {
 
 extern PyTypeObject HostcallType;
 
-/* The entry for engines: `slots` has one value in every `stride` words; the GIL is held and `self` kept alive by the
- * caller. Gives the i32 that is the result, or -1 with an exception set. */
+/* The entry for engines: `slots` has one value in every `stride` words. The caller holds the GIL and keeps `self`
+ * alive. Returns the i32 result, or -1 with an exception set. */
 int64_t hostcall_entry(void *self, const uint64_t *slots, size_t stride);
 
 static inline uint32_t u32(const uint64_t *slots, size_t stride, size_t index) {
     return (uint32_t)slots[index * stride];
 }
 
-PyObject *refusal(int64_t status, PyObject *reason); /* a Refusal without values */
+PyObject *refusal(int64_t status, PyObject *reason); /* makes a Refusal without values */
 
-/* The status of a call of a native handler whose result was written, or was not. Takes `why` over. */
+/* The status of a call of a native handler, after its result was written (`state` is GOOD) or refused. Takes over
+ * `why`. */
 int64_t handler_status(Hostcall *self, Call *call, int state, int64_t status, PyObject *why);
 
-Native_handler header_handler(PyObject *name); /* headers.c; NULL if there is none */
+Native_handler header_handler(PyObject *name); /* headers.c; NULL if it does not exist */
 Native_handler buffer_handler(PyObject *name); /* buffers.c */
 
-/* Each makes the strings that its file needs: 0, or -1 with an exception. */
+/* Each makes the strings of its file. Returns 0, or -1 with an exception. */
 int asgi_names(void);
 int buffer_names(void);
 int calls_names(void);
@@ -382,7 +387,7 @@ int exchange_names(void);
 int stream_names(void);
 int wire_names(void);
 
-/* -- What is in a module (code_section.c) ------------------------------------------------------------------------ */
+/* -- Measuring a module's code (code_section.c) ------------------------------------------------------------------ */
 
 PyObject *read_code(PyObject *module, PyObject *args);
 

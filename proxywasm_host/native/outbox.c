@@ -1,7 +1,7 @@
 /* The C form of runtime/outbox.py. */
 #include "native.h"
 
-/* Its lists are there from the first to the last: what is a cycle, they break. */
+/* The lists exist as long as the outbox: to break a cycle, the garbage collector clears their contents. */
 static PyObject *outbox_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     static char *names[] = {NULL};
     if (!PyArg_ParseTupleAndKeywords(args, keywords, ":Outbox", names)) return NULL;
@@ -24,7 +24,7 @@ static PyObject *outbox_notify(Outbox *self, PyObject *effect) {
 }
 
 PyObject *outbox_drain(Outbox *self, PyObject *none) {
-    PyObject *empty = PyList_New(0); /* first: the collector may come with it, and run what drains us too */
+    PyObject *empty = PyList_New(0); /* first: it may run the garbage collector, and code that drains the outbox too */
     if (!empty) return NULL;
     PyObject *effects = self->effects, *notices = self->notices;
     Py_ssize_t end = PyList_GET_SIZE(effects), more = PyList_GET_SIZE(notices);

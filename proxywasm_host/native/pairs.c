@@ -1,4 +1,4 @@
-/* Header pairs: the plain case of abi/pairs.py, which has the format. */
+/* Header pairs: the usual case of abi/pairs.py, which documents the format. */
 #include "native.h"
 
 static uint8_t *write_u32(uint8_t *at, size_t number) {
@@ -54,12 +54,12 @@ PyObject *pairs_encode(PyObject *list) {
     if (!bytes) return NULL;
     uint8_t *numbers = write_u32((uint8_t *)PyBytes_AS_STRING(bytes), (size_t)count), *at = numbers + 8 * count;
     for (Py_ssize_t i = 0; i < count; i++) {
-        if (!pair_of(list, i, &name, &value)) continue; /* it was one above, and nothing has run since */
+        if (!pair_of(list, i, &name, &value)) continue; /* never: it was a pair above, and no code has run since */
         PyObject *parts[2] = {name, value};
         for (int part = 0; part < 2; part++) {
             size_t length = (size_t)PyBytes_GET_SIZE(parts[part]);
             numbers = write_u32(numbers, length);
-            memcpy(at, PyBytes_AS_STRING(parts[part]), length + 1); /* with its NUL, which bytes objects end in */
+            memcpy(at, PyBytes_AS_STRING(parts[part]), length + 1); /* with the NUL at the end of bytes objects */
             at += length + 1;
         }
     }

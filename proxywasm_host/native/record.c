@@ -32,7 +32,7 @@ PyObject *record_field(const Layout *layout, PyObject *object, int which, PyObje
     return PyObject_GetAttr(object, name);
 }
 
-/* -- What direct_init.py gives a class as its __init__ ---------------------------------------------------------- */
+/* -- The __init__ that direct_init.py gives a class ------------------------------------------------------------- */
 
 typedef struct {
     PyTypeObject *class;

@@ -1,11 +1,11 @@
-/* The way into the guest: the C form of VmBase in runtime/vm_base.py. */
+/* Enters the guest: the C form of VmBase in runtime/vm_base.py. */
 #include "native.h"
 
 static PyObject *ended_name, *run_deferred_name;
 
 /* -- Callbacks -------------------------------------------------------------------------------------------------- */
 
-static PyObject *known_names[KNOWN_CALLBACKS]; /* in the order of their enumeration */
+static PyObject *known_names[KNOWN_CALLBACKS]; /* in the order of `Known_callback` */
 
 static PyObject *get_dict(PyObject *self, void *at) { return Py_NewRef(*(PyObject **)((char *)self + (size_t)at)); }
 
@@ -26,7 +26,7 @@ static int set_callbacks(VmBase *self, PyObject *callbacks, void *at) {
 
 /* -- Entering --------------------------------------------------------------------------------------------------- */
 
-/* Its dicts are there from the first to the last: what is a cycle, they break. */
+/* The dicts exist as long as the VM: to break a cycle, the garbage collector clears their contents. */
 static PyObject *vm_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     PyObject *contexts = PyDict_New(), *callbacks = PyDict_New();
     VmBase *self = contexts && callbacks ? (VmBase *)type->tp_alloc(type, 0) : NULL;
@@ -53,7 +53,7 @@ static int vm_init(VmBase *self, PyObject *args, PyObject *keywords) {
     return 0;
 }
 
-/* The guest did not return. 0 if that is dealt with. */
+/* Handle a call that has not returned. Returns 0 if its exception is handled, or -1 with an exception. */
 static int vm_ended(VmBase *self, PyObject *context, PyObject *callback) {
     PyObject *error = proxywasm_take_exception();
     PyObject *told = PyObject_CallMethodObjArgs((PyObject *)self, ended_name, context, callback, error, NULL);
@@ -82,7 +82,7 @@ static int begin(VmBase *self, PyObject *context) {
 
 enum { WENT = 0, WAS_STOPPED = 1 };
 
-/* The guest is left. WENT, WAS_STOPPED, or -1 with an exception. */
+/* Leave the guest, and run deferred work. Returns WENT, WAS_STOPPED, or -1 with an exception. */
 static int end(VmBase *self, PyObject *context, PyObject *callback, bool returned) {
     int failed = returned ? 0 : vm_ended(self, context, callback);
     Py_XSETREF(self->context, Py_XNewRef(self->idle));

@@ -1,12 +1,12 @@
-/* Headers between HTTP libraries and filters, where there is nothing unusual about them: of integrations/headers.py
- * (what came) and integrations/heads.py (what goes), which have the rules. Whatever else comes up is left to them, by
- * None. Each makes one list in one pass. */
+/* Converts headers between HTTP libraries and filters, in the usual cases: the C form of parts of
+ * integrations/headers.py (incoming) and integrations/heads.py (outgoing), which have the rules. In other cases,
+ * functions return None, and Python does the work. Each makes one list in one pass. */
 #include "native.h"
 #include <stdarg.h>
 
-enum { DIGITS = 18 }; /* of a length that surely fits */
+enum { DIGITS = 18 }; /* any length with this many digits fits */
 
-/* What a name is of, and what no value may have (RFC 9110, 5.6.2 and 5.5): bits of each byte. */
+/* For each byte, whether it may occur in tokens (RFC 9110, 5.6.2) and in values (5.5). */
 enum { IN_TOKENS = 1, IN_VALUES = 2 };
 static uint8_t kinds[256];
 
@@ -17,7 +17,7 @@ static void classify(void) {
                                 ((byte < 0x20 && byte != '\t') || byte == 0x7F ? 0 : IN_VALUES));
 }
 
-/* Whether all bytes are of a kind. */
+/* Whether all bytes have this kind. */
 static bool consists_of(PyObject *bytes, uint8_t kind) {
     const uint8_t *at = (const uint8_t *)PyBytes_AS_STRING(bytes), *end = at + PyBytes_GET_SIZE(bytes);
     while (at < end && kinds[*at] & kind) at++;
@@ -26,7 +26,7 @@ static bool consists_of(PyObject *bytes, uint8_t kind) {
 
 static bool is_token(PyObject *bytes) { return PyBytes_GET_SIZE(bytes) && consists_of(bytes, IN_TOKENS); }
 
-/* Without controls, and without whitespace around it. */
+/* Whether a value has no control characters, and no whitespace at its ends. */
 static bool is_plain(PyObject *bytes) {
     const char *text = PyBytes_AS_STRING(bytes);
     Py_ssize_t size = PyBytes_GET_SIZE(bytes);
@@ -39,7 +39,7 @@ static inline bool is_of(PyObject *bytes, const char *text, Py_ssize_t size) {
 }
 #define is(bytes, text) is_of(bytes, text, sizeof(text) - 1)
 
-/* Whether it is about one connection, or says what is. */
+/* Whether a header concerns one connection only, or lists such headers. */
 static bool is_peculiar(PyObject *name) {
     switch (PyBytes_AS_STRING(name)[0]) {
     case 'c': return is(name, "connection");
@@ -60,7 +60,7 @@ static bool is_length(PyObject *value) {
     return size && size <= DIGITS;
 }
 
-/* A name and a port, if there is one; no address of IPv6. */
+/* Whether the text is a host name, perhaps with a port. IPv6 addresses are left to Python. */
 static bool is_authority(PyObject *bytes) {
     const char *text = PyBytes_AS_STRING(bytes), *port = strchr(text, ':');
     Py_ssize_t size = PyBytes_GET_SIZE(bytes), name = port ? port - text : size;
@@ -78,7 +78,7 @@ static bool is_path(PyObject *bytes) {
     return true;
 }
 
-/* Name and value of the entry of a list or tuple, or false if it is not a plain pair of bytes. */
+/* Get an entry of a list or tuple, its name and its value. Returns false if it is not a plain pair of bytes. */
 static bool plain_pair(PyObject *headers, Py_ssize_t index, PyObject **pair, PyObject **name, PyObject **value) {
     *pair = PySequence_Fast_GET_ITEM(headers, index);
     if (!PyTuple_CheckExact(*pair) || PyTuple_GET_SIZE(*pair) != 2) return false;
@@ -86,10 +86,10 @@ static bool plain_pair(PyObject *headers, Py_ssize_t index, PyObject **pair, PyO
     return PyBytes_CheckExact(*name) && PyBytes_CheckExact(*value);
 }
 
-/* Lists and tuples do not change while one pass is made, for nothing else runs. */
+/* Whether headers are a list or tuple, which cannot change during a pass, because no other code runs. */
 static bool is_sequence(PyObject *headers) { return PyList_CheckExact(headers) || PyTuple_CheckExact(headers); }
 
-/* A list with `first` pairs to be set. */
+/* Make a list whose first items, `first` of them, are set later. */
 static PyObject *list_with_room(Py_ssize_t first) {
     PyObject *list = PyList_New(first);
     for (Py_ssize_t i = 0; list && i < first; i++) PyList_SET_ITEM(list, i, Py_NewRef(Py_None));
@@ -101,14 +101,14 @@ static int set_pair(PyObject *list, Py_ssize_t at, PyObject *name, PyObject *val
     return pair ? PyList_SetItem(list, at, pair) : -1;
 }
 
-/* The value, or a list, is given back; NULL or not, `list` is taken over. */
+/* Leave the work to Python: drop `list`, which may be NULL, and return None; or NULL if there is an exception. */
 static PyObject *left(PyObject *list) {
     Py_XDECREF(list);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }
 
-/* A tuple of objects, which are taken over; NULL if one of them is. */
+/* Make a tuple of objects, which are taken over; NULL if one of them is NULL. */
 static PyObject *tuple_of(Py_ssize_t size, ...) {
     PyObject *tuple = PyTuple_New(size);
     bool whole = tuple;
@@ -146,7 +146,7 @@ PyObject *wire_received_request(PyObject *module, PyObject *const *args, Py_ssiz
     if (count != 5) return PyErr_Format(PyExc_TypeError, "headers, method, target, scheme, server");
     PyObject *headers = args[0], *method = args[1], *target = args[2], *scheme = args[3], *authority = NULL;
     if (!is_sequence(headers)) Py_RETURN_NONE;
-    for (int i = 1; i < 5; i++) /* the server may be NULL: then there is a host, or it is unusual */
+    for (int i = 1; i < 5; i++) /* the server may be NULL: without a host header, this is unusual */
         if (args[i] ? !PyBytes_CheckExact(args[i]) : i < 4) Py_RETURN_NONE;
     if (PyBytes_AS_STRING(target)[0] != '/' || memchr(PyBytes_AS_STRING(target), '#', (size_t)PyBytes_GET_SIZE(target)))
         Py_RETURN_NONE;
@@ -210,8 +210,8 @@ PyObject *wire_received_response(PyObject *module, PyObject *const *args, Py_ssi
     return failed ? left(list) : tuple_of(2, list, length_or_none(length));
 }
 
-/* The headers from `start` on, as they may be sent, behind those of `list`, which is taken over; and where the length
- * is. NULL without an exception: there is something unusual about them. */
+/* Append the headers from `start` on to `list`, which is taken over, and set `*at` to the index of content-length, or
+ * -1. Returns NULL without an exception if any header is unusual. */
 static PyObject *rest_of(PyObject *list, PyObject *headers, Py_ssize_t start, Py_ssize_t *at) {
     PyObject *pair, *name, *value;
     *at = -1;
