@@ -126,7 +126,7 @@ class Clients(Model):
     keepalive: Seconds = 5.0
     """Seconds for which an idle connection is kept."""
     max_connections: Annotated[int, Field(gt=0)] = 4096
-    """Most connections of one process; further ones are answered 503 and closed."""
+    """Most connections of one process, or of each of its `threads`; further ones are answered 503 and closed."""
 
 
 class Calls(Model):
@@ -137,7 +137,7 @@ class Calls(Model):
     connect_timeout: Seconds = 5.0
     """Seconds to connect."""
     max_connections: Annotated[int, Field(gt=0)] = 1024
-    """Most connections of one process; further calls wait up to `connect_timeout` seconds."""
+    """Most connections of one process, or of each of its `threads`; further calls wait up to `connect_timeout`."""
     max_callouts: Annotated[int, Field(gt=0)] = MAX_CALLOUTS
     """Most callouts of one filter at the same time; further ones are refused."""
     max_response: Size = 16 << 20
@@ -574,7 +574,7 @@ class HostSettings(Model):
     """The settings of every server that runs filters."""
 
     least: ClassVar[str] = "filters"
-    """A key that every configuration has."""
+    """The key that an error names if the file is not a mapping."""
 
     listen: Address = ("127.0.0.1", 0)
     """``HOST:PORT``; port 0 lets the system choose."""

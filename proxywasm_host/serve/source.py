@@ -120,7 +120,7 @@ def _merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 def read_configuration(file: Path, least: str = "filters") -> tuple[dict[str, Any], Mapping[Key, int], bool]:
     """A file's content in our own form, the line of each value, and whether the file was in another host's form.
 
-    `least` is a key that our own form must have. Raises: ConfigError.
+    `least` is the key that an error names if the file is not a mapping. Raises: ConfigError.
     """
     what = "the configuration"
     text = _text(file, what)

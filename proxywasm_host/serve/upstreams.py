@@ -156,7 +156,8 @@ class Upstream(Model):
     idle_timeout: Seconds = 300.0
     """Seconds that a body may make no progress; after that, the stream breaks off."""
     max_connections: Annotated[int, Field(gt=0)] = 1024
-    """Most requests of one process over HTTP/1.1, each with a connection; further ones wait up to `connect_timeout`."""
+    """Most requests over HTTP/1.1, each with a connection, of one process or each of its `threads`; others wait up to
+    `connect_timeout`."""
     max_requests: Annotated[int, Field(gt=0)] = 1024
     """The same for any protocol: requests over HTTP/2 share connections."""
     max_pending_requests: Annotated[int, Field(ge=0)] = 1024
