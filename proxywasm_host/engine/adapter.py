@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-
-from proxywasm_host.extension import NATIVE_ABI
+from functools import cache
 
 from .protocol import Engine, FunctionType, HostFunction, Import, InvalidModule, LinkError
 
@@ -83,14 +82,19 @@ def without_identity(engine: Engine, compiled: bytes) -> bytes:
     raise InvalidModule("these bytes are not a module that an engine has serialised: compile the module")
 
 
-_MEMORY = f"proxywasm_host.memory.{NATIVE_ABI}".encode()  # kept for ever, because capsules refer to its address
+@cache
+def _memory_name(version: int) -> bytes:
+    return f"proxywasm_host.memory.{version}".encode()  # kept for ever, because capsules refer to its address
 
 
-def memory_capsule(address: int) -> object:
+def memory_capsule(address: int, version: int = 1) -> object:
     """Make the capsule `native_range` of a memory. `address` is that of a ``Proxywasm_memory``.
+
+    `version` is the ``PROXYWASM_NATIVE_ABI`` that the struct was made for. It is a constant of the engine, because the
+    core may be newer, and must not read an old struct as a new one. The default is for engines without that constant.
 
     Raises: ValueError if `address` is 0.
     """
     make = ctypes.pythonapi.PyCapsule_New
     make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
-    return make(address, _MEMORY, None)
+    return make(address, _memory_name(version), None)

@@ -29,6 +29,7 @@ from proxywasm_host.abi.profile import ENVOY, SPEC
 from proxywasm_host.abi.table import Kind, hostcalls_of
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.engine.adapter import memory_capsule
+from proxywasm_host.extension import NATIVE_ABI
 from proxywasm_host.runtime.failure import describe
 from proxywasm_host.runtime.vm_base import STOPPED, PythonVmBase
 from proxywasm_host.services import ManualClock, Services, SystemClock
@@ -81,7 +82,7 @@ class RangedMemory(Memory):
 
     def __init__(self, size: int) -> None:
         self.words = (ctypes.c_uint64 * 2)()
-        self.native_range = memory_capsule(ctypes.addressof(self.words))
+        self.native_range = memory_capsule(ctypes.addressof(self.words), NATIVE_ABI)
         super().__init__(size)
 
     def refresh(self) -> bool:

@@ -8,7 +8,10 @@ from proxywasm_host.engine.adapter import memory_capsule
 
 from .routes import Isolate
 
-__all__ = ["MovingMemory", "V8Memory"]
+__all__ = ["MEMORY_ABI", "MovingMemory", "V8Memory"]
+
+MEMORY_ABI = 1
+"""The version of ``proxywasm_host.h`` whose ``Proxywasm_memory`` is `V8Memory._range`."""
 
 
 class V8Memory:
@@ -19,7 +22,7 @@ class V8Memory:
     def __init__(self, isolate: Isolate) -> None:
         self._isolate: Isolate | None = isolate
         self._range = (ctypes.c_uint64 * 2)()
-        self.native_range = memory_capsule(ctypes.addressof(self._range))
+        self.native_range = memory_capsule(ctypes.addressof(self._range), MEMORY_ABI)
         self.view = memoryview(bytearray())
         self.refresh()
 

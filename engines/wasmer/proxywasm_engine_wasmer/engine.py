@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from proxywasm_host.engine.adapter import identity, listeners, without_identity
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule
+from proxywasm_host.extension import NATIVE_ABI
 
 from . import _native
 from .module import WasmerModule
@@ -44,6 +45,11 @@ class WasmerEngine:
             serialise=True, memory_limit=True, deadline=True, backtrace=True, validation=True, fork=True
         )
         self.note = "Cranelift, in a Rust extension"
+        if _native.NATIVE_ABI != NATIVE_ABI:
+            self.note += (
+                f" (calls go through Python: it was built for native ABI {_native.NATIVE_ABI}, and this proxywasm-host "
+                f"has {NATIVE_ABI}: install a matching version of proxywasm-engine-wasmer)"
+            )
         self.compile_options = {"optimise": optimise, "parallel_compilation": parallel_compilation}
         self._optimise = optimise == "speed"
         self._parallel = parallel_compilation

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from proxywasm_host.engine.adapter import memory_capsule
 from proxywasm_host.engine.protocol import Instance, Memory
 
+from . import _native
+
 if TYPE_CHECKING:
-    from . import _native
     from .module import WasmerModule
 
 __all__ = ["WasmerInstance", "WasmerMemory"]
@@ -23,7 +24,7 @@ class WasmerMemory:
     def __init__(self, native: _native.Instance) -> None:
         self._native = native
         self._size = native.size
-        self.native_range = memory_capsule(native.range())
+        self.native_range = memory_capsule(native.range(), _native.NATIVE_ABI)
         self.view = memoryview(bytearray())
         self.refresh()
 

@@ -15,10 +15,11 @@ from typing import Any, ClassVar, Literal
 import wasmtime
 import wasmtime._ffi as ffi
 
+from proxywasm_host import remedy
 from proxywasm_host.engine.adapter import identity, without_identity
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule, Limits
-from proxywasm_host.errors import ModuleError
-from proxywasm_host.extension import load
+from proxywasm_host.errors import EngineUnavailable, ModuleError
+from proxywasm_host.extension import TURNED_OFF, load
 from proxywasm_host.wasm import Binary
 
 from . import signals
@@ -50,7 +51,7 @@ class WasmtimeEngine:
         deadline: Whether compiled code can be stopped. Without it, guests with long loops are a few percent to a fifth
             faster, and `Limits.deadline` is refused.
 
-    Raises: ValueError if an option has another value.
+    Raises: EngineUnavailable if the requested route is not possible; ValueError if an option has another value.
     """
 
     name: ClassVar[str] = "wasmtime"
@@ -159,14 +160,14 @@ class WasmtimeEngine:
                 return "C API from C"
             state = f"cannot be used: {problem}"
         if wanted == "native":
-            raise RuntimeError(f"the C extension of the engine is {state}")
+            raise _unavailable(f"the C extension of the engine is {state}")
         if wanted is None:
             why = f" (the C extension is {state})"
         problem = self._open_fast_route(None)
         if problem is None:
             return f"C API through ctypes{why}"
         if wanted == "ctypes":
-            raise RuntimeError(f"the C API of wasmtime {self.version} cannot be used through ctypes: {problem}")
+            raise _unavailable(f"the C API of wasmtime {self.version} cannot be used through ctypes: {problem}")
         self._api = None
         warnings.warn(
             f"wasmtime {self.version} is used through wasmtime-py's objects, which is many times slower, "
@@ -209,6 +210,14 @@ class WasmtimeEngine:
             _processor_features(),
         )
         return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+
+
+def _unavailable(reason: str) -> EngineUnavailable:
+    """The error for a route that was asked for."""
+    if reason.endswith(TURNED_OFF):
+        return EngineUnavailable("wasmtime", f"not usable: {reason}", "remove that setting, or take another route")
+    upgrade = remedy.install_engine("proxywasm-engine-wasmtime", upgrade=True)
+    return EngineUnavailable("wasmtime", f"not usable: {reason}", f"{upgrade}, or take another route")
 
 
 def _check_types(bytecode: bytes) -> None:

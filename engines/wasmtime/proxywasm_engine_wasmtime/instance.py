@@ -21,8 +21,10 @@ from .trampolines import compile_link
 if TYPE_CHECKING:
     from .module import WasmtimeModule
 
-__all__ = ["FastInstance", "FastMemory"]
+__all__ = ["MEMORY_ABI", "FastInstance", "FastMemory"]
 
+MEMORY_ABI = 1
+"""The version of ``proxywasm_host.h`` whose ``Proxywasm_memory`` is `FastMemory._range`."""
 _HOST_RAISED = b"a host function raised an exception"
 
 
@@ -276,7 +278,7 @@ class FastMemory:
         self._base: int = store.api.wasmtime_memory_data(context, handle)
         self._size: Callable[[], int] | None = lambda: int(size(context, handle))
         self._range = (ctypes.c_uint64 * 2)(self._base, 0)
-        self.native_range = memory_capsule(ctypes.addressof(self._range))
+        self.native_range = memory_capsule(ctypes.addressof(self._range), MEMORY_ABI)
         self.view = memoryview(bytearray())
         self.refresh()
 

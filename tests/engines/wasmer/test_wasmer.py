@@ -31,6 +31,15 @@ capsule.restype, capsule.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c
 SPIN = '(module (func $spin (export "spin") (loop $l (br $l))))'
 
 
+def test_one_of_another_native_abi_says_that_calls_go_through_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wasmer.WasmerEngine().note == "Cranelift, in a Rust extension"
+    monkeypatch.setattr(wasmer.engine, "NATIVE_ABI", 999)
+    assert wasmer.WasmerEngine().note.endswith(
+        f" (calls go through Python: it was built for native ABI {NATIVE_ABI}, and this proxywasm-host has 999: "
+        "install a matching version of proxywasm-engine-wasmer)"
+    )
+
+
 class TestSignals:
     """In a process of its own each, since what goes wrong here ends it."""
 

@@ -21,6 +21,7 @@ from proxywasm_engine_wasmtime.capi import CApi
 from proxywasm_engine_wasmtime.deadline import TICK
 from proxywasm_host.engine.exception_table import extend_try
 from proxywasm_host.engine.protocol import HostFunction, Limits, Trap, TrapKind
+from proxywasm_host.errors import EngineUnavailable
 from proxywasm_host.testing.guest import type_of
 from tests.support import wat
 
@@ -55,13 +56,13 @@ class TestRoutes:
         if route in ROUTES:
             assert WasmtimeEngine(route=route).note == note  # type: ignore[arg-type]
         else:
-            with pytest.raises(RuntimeError, match="the C extension of the engine is off"):
+            with pytest.raises(EngineUnavailable, match="the C extension of the engine is off"):
                 WasmtimeEngine(route=route)  # type: ignore[arg-type]
 
     def test_where_nothing_was_built_ctypes_does_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(engine_module, "load", lambda *_: (None, "off: it was not built"))
         assert WasmtimeEngine().note == "C API through ctypes (the C extension is off: it was not built)"
-        with pytest.raises(RuntimeError, match="it was not built"):
+        with pytest.raises(EngineUnavailable, match="it was not built"):
             WasmtimeEngine(route="native")
 
     def test_the_other_one_can_be_asked_for(self) -> None:
@@ -79,7 +80,7 @@ class TestRoutes:
         one = instance.function("one")
         assert one is not None
         assert one() == 1
-        with pytest.raises(RuntimeError, match="undefined symbol"):
+        with pytest.raises(EngineUnavailable, match="undefined symbol"):
             WasmtimeEngine(route="ctypes")
 
     def test_a_difference_is_told_and_the_other_route_is_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
