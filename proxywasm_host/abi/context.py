@@ -174,7 +174,7 @@ class Context(ContextState):
         return Refusal(Status.BAD_ARGUMENT, "context {0} is not a plugin's root context", self.id)
 
     def register_queue(self, name: bytes) -> int | Refusal:
-        """Register a shared queue, of whose messages this plugin is notified. Returns its token."""
+        """Register a shared queue, and notify this plugin of its messages. Returns its token."""
         return self._no_plugin()
 
     def http_call(

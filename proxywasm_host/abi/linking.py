@@ -202,7 +202,7 @@ def link(
     """Yield module, name, type and function of each import, in order.
 
     `allowed` has the names of the capabilities that the embedder allows; ``None`` allows all. A call of another one is
-    refused (``capabilityAllowed`` in ``wasm.cc`` of Envoy's host). `hostcalls` are those of the embedder.
+    refused (``capabilityAllowed`` in ``wasm.h`` of Envoy's host). `hostcalls` are those of the embedder.
 
     Raises: ModuleError, for an import that is unknown, is not a function, or has another type.
     """

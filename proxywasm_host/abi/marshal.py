@@ -9,7 +9,7 @@ Rules, from ``exports.cc`` of Envoy's host, in this order for every hostcall:
    `ServiceUnavailable` are INTERNAL_FAILURE, as in Envoy when a circuit breaker stops a callout. Envoy has no other
    limits; ngx_wasm_module ends a guest when one of its memory zones is full.
 5. Each result is written: the guest's allocator is called, then the bytes, the address and the size are written
-   (``copyToPointerSize`` in ``wasm.cc``). For an empty result the allocator is not called, and address and size are 0.
+   (``copyToPointerSize`` in ``wasm.h``). For an empty result the allocator is not called, and address and size are 0.
    If the allocator traps, the VM fails; if it returns 0 or a bad address, rule 6 applies.
 6. For a bad address the guest gets INVALID_MEMORY_ACCESS (WASI: EFAULT), and nothing else happens.
 

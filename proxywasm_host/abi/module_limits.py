@@ -70,7 +70,7 @@ _SOURCES: Final = (
     Path(__file__).with_name("code_section.py"),
     Path(__file__).parent.parent / "wasm.py",
 )
-"""Sources that decide which modules pass and how they are changed. Their C form gives the same figures."""
+"""Sources that decide which modules pass and how they are changed. Their C form computes the same figures."""
 
 
 @dataclass(frozen=True, slots=True)

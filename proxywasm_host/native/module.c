@@ -182,8 +182,8 @@ static PyObject *constants(void) {
 
 static PyMethodDef methods[] = {
     {"use", (PyCFunction)(void (*)(void))use, METH_VARARGS | METH_KEYWORDS, NULL},
-    {"decode", decode, METH_O, "The pairs that bytes hold, or None if it is not for us to say."},
-    {"encode", encode, METH_O, "The bytes of a list of pairs, or None if it is not a plain one."},
+    {"decode", decode, METH_O, "The pairs in serialised bytes, or None if Python must decode them."},
+    {"encode", encode, METH_O, "A plain list of pairs in serialised form, or None for any other object."},
     {"received_request", (PyCFunction)(void (*)(void))wire_received_request, METH_FASTCALL,
      "What integrations.headers.received_request gives, or None if it is not for us to say."},
     {"received_response", (PyCFunction)(void (*)(void))wire_received_response, METH_FASTCALL,

@@ -303,7 +303,7 @@ class Vm(VmBase):
     # -- Contexts and tokens -------------------------------------------------------------------------------------
 
     def new_token(self, kind: int) -> int:
-        """A token for a callout: its two lowest bits are the kind, and it counts in steps of 4 (Envoy's ``wasm.h``)."""
+        """A token for a callout: its two lowest bits are the kind, and it counts in steps of 4 (as in Envoy's host)."""
         token = self._next_token.get(kind, 4 + kind)
         self._next_token[kind] = token + 4 & 0xFFFFFFFF or 4 + kind
         return token

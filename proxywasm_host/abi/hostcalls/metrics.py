@@ -1,4 +1,4 @@
-"""Metrics. The two lowest bits of an id are the kind, and ids of a kind count in steps of 4 (Envoy's ``wasm.h``).
+"""Metrics. The two lowest bits of an id are the kind; ids of a kind count in steps of 4 (``wasm.h`` of Envoy's host).
 
 Each definition of a metric returns a new id for it. Some filters define their metrics in each request. Their ids must
 not accumulate, so after `MANY` ids of a kind a known metric gets its last id again.
