@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 from proxywasm_host.errors import ProxyWasmError, not_among
 from proxywasm_host.services.quota import Quota, QuotaExceeded
@@ -178,32 +178,46 @@ class ZonedSharedData:
         return f"<ZonedSharedData {list(self.zones.values())}>"
 
 
-class ZonedSharedQueues(InMemorySharedQueues):
-    """`SharedQueues` with these names, each with its size in bytes. Raises: ValueError."""
+class NamedQueues:
+    """The rules of zones, for a class of queues that follows it among the bases. Raises: ValueError.
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        super().__init__()
+    Args:
+        sizes: bytes of each queue, by its name.
+        arguments: of that class.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], *arguments: Any) -> None:
         for name, size in sizes.items():
             check_size(name, size)
         self._sizes = dict(sizes)
+        super().__init__(*arguments)
 
     def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
         """The token of a queue. Raises: UnknownZone."""
         text = name.decode("utf-8", "replace")
         if text not in self._sizes:
             raise UnknownZone(not_among("shared queue", text, self._sizes))
-        return super().register(text, name, on_ready)
+        token: int = super().register(text, name, on_ready)  # type: ignore[misc]
+        return token
 
     def resolve(self, vm_id: str, name: bytes) -> int | None:
         """The token of a queue, or ``None``."""
-        return super().resolve(name.decode("utf-8", "replace"), name)
+        token: int | None = super().resolve(name.decode("utf-8", "replace"), name)  # type: ignore[misc]
+        return token
 
     def enqueue(self, token: int, message: bytes) -> None:
         """Append a message. Raises: UnknownQueue, ZoneFull."""
         try:
-            super().enqueue(token, message)
+            super().enqueue(token, message)  # type: ignore[misc]
         except QuotaExceeded as error:
             raise ZoneFull(str(error)) from None
+
+
+class ZonedSharedQueues(NamedQueues, InMemorySharedQueues):
+    """`SharedQueues` with these names, each with its size in bytes. Raises: ValueError."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        super().__init__(sizes)
 
     def _new_quota(self, vm_id: str) -> Quota:
         return Quota(f"queue {vm_id!r}", self._sizes[vm_id] - PAGE)

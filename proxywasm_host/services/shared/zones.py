@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
-from proxywasm_host.errors import not_among
-from proxywasm_host.services.quota import QuotaExceeded
 from proxywasm_host.services.shared.directory import Directory
 from proxywasm_host.services.shared.processes import ProcessSharedQueues, _digest
-from proxywasm_host.services.zones import PAGE, UnknownZone, ZoneFull, Zones, check_size, class_of, cost, zone_of
+from proxywasm_host.services.zones import PAGE, NamedQueues, ZoneFull, Zones, class_of, cost, zone_of
 
 __all__ = ["ProcessZones", "ZonedProcessQueues"]
 
@@ -128,33 +125,12 @@ def _evict(transaction: Any, db: Any, owner: bytes, kind: int) -> int:
     return 0
 
 
-class ZonedProcessQueues(ProcessSharedQueues):
+class ZonedProcessQueues(NamedQueues, ProcessSharedQueues):
     """The named queues, each with its size in bytes. Raises: ValueError."""
 
     def __init__(self, directory: Directory, zones: Zones) -> None:
-        for name, size in zones.queues.items():
-            check_size(name, size)
-        self._sizes = zones.queues
         self._limits = {_digest(name): size - PAGE for name, size in zones.queues.items()}
-        super().__init__(directory)
-
-    def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
-        """The token of a queue. Raises: UnknownZone."""
-        text = name.decode("utf-8", "replace")
-        if text not in self._sizes:
-            raise UnknownZone(not_among("shared queue", text, self._sizes))
-        return super().register(text, name, on_ready)
-
-    def resolve(self, vm_id: str, name: bytes) -> int | None:
-        """The token of a queue, or ``None``."""
-        return super().resolve(name.decode("utf-8", "replace"), name)
-
-    def enqueue(self, token: int, message: bytes) -> None:
-        """Append a message. Raises: UnknownQueue, ZoneFull."""
-        try:
-            super().enqueue(token, message)
-        except QuotaExceeded as error:
-            raise ZoneFull(str(error)) from None
+        super().__init__(zones.queues, directory)
 
     def _limit(self, owner: bytes) -> int | None:
         return self._limits.get(owner, self.max_bytes)
