@@ -24,9 +24,7 @@ AGAIN = 0.3
 
 @click.command("pack")
 @click.argument("path", metavar="FILTER.py", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "-o", "--output", metavar="FILE", type=OutputFile(), help="The file to write.  [default: FILTER.wasm]"
-)
+@click.option("-o", "--output", metavar="FILE", type=OutputFile(), help="The file to write.  [default: FILTER.wasm]")
 @click.option("--watch", is_flag=True, help="Pack again whenever a script in its folder changes, until Ctrl-C.")
 def command(path: Path, output: Output | None, watch: bool) -> int:
     """Build a module from a filter in Python, for this host, Envoy and every other one.

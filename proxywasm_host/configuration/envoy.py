@@ -496,9 +496,7 @@ def upstream_tls(socket: Node) -> dict[str, Any]:
     config, common, validation = _tls(socket)
     made: dict[str, Any] = {"server_name": config.take("sni").text()} | certificate(common)
     made["ca"] = files([validation.take("trusted_ca")])
-    validation.ignore(
-        "the requested name is checked", "match_typed_subject_alt_names", "match_subject_alt_names"
-    )
+    validation.ignore("the requested name is checked", "match_typed_subject_alt_names", "match_subject_alt_names")
     common.ignore("the upstream's protocol decides it", "alpn_protocols")
     found = _all_taken(made, socket, config, common, validation)
     return found if "ca" in found else found | {"verify": False}

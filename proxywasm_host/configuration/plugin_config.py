@@ -159,9 +159,7 @@ def any_value(node: Node) -> Any:
         node.note("Envoy passes filters a Struct as a protobuf message, not as JSON: use StringValue")
         made = struct_bytes(value.value or {})
     else:
-        node.wrong(
-            f"{kind or 'nothing'} cannot configure a filter: use StringValue, BytesValue or Struct"
-        )
+        node.wrong(f"{kind or 'nothing'} cannot configure a filter: use StringValue, BytesValue or Struct")
         return None
     node.done()
     return made

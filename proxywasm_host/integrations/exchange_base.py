@@ -164,13 +164,13 @@ class ExchangeBase:
 
     @property
     def over(self) -> bool:
-        """Whether the rest of upstream's response is of no use: break it off; it is ignored."""
+        """Whether the rest of upstream's response is ignored, so that the carrier should break it off."""
         state = self.state
         return (state is not WAITING and state is not BEGUN) or self.stream.local is not None
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will be in `to_client`."""
+        """Whether `to_client` is empty and will stay empty."""
         return self.state is GONE or (self.state in (ANSWERED, CUT) and not self.to_client)
 
     def close(self, *, whole: bool = False) -> None:

@@ -1,5 +1,7 @@
 """Filters on the calls that a program makes with requests.
 
+Calls pass the filters of the adapter that is mounted for their URL:
+
     session = requests.Session()
     session.mount("https://api.example", ProxyWasmAdapter(requests.adapters.HTTPAdapter(), ["auth.wasm"]))
 """

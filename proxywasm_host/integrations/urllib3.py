@@ -1,5 +1,7 @@
 """Filters on the calls that a program makes with urllib3.
 
+All calls of this manager pass the filters:
+
     http = ProxyWasmPoolManager(urllib3.PoolManager(), ["auth.wasm"])
     http.request("GET", "https://api.example/")
 """
