@@ -15,9 +15,10 @@ PARALLEL := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 SOURCES_IN_C := $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/*/*/native/*.[ch])
 # The tests for `check`: those that need no server, browser or other program, and are quick on one engine.
 UNIT := tests/abi tests/cli tests/driver tests/integrations tests/runtime tests/test_conformance.py tests/test_exchange.py \
-	tests/test_package.py tests/test_quotas.py tests/test_remedy.py tests/test_wrong_use.py \
+	tests/test_api.py tests/test_filter_options.py tests/test_layers.py tests/test_package.py tests/test_quotas.py \
+	tests/test_remedy.py tests/test_wrong_use.py tests/services tests/configuration \
 	$(patsubst %,--ignore=tests/%.py,abi/test_bytecode cli/test_fuzz driver/test_grpc driver/test_http2 runtime/test_misuse \
-	runtime/test_modules $(addprefix integrations/test_,from_nothing held_memory mitmproxy pyvoy))
+	runtime/test_modules services/test_shared $(addprefix integrations/test_,from_nothing held_memory mitmproxy pyvoy))
 # Prints the C extensions of these packages that were built.
 BUILT := import sys; from importlib.util import find_spec as find; print(*(f"{name}._native" for name in sys.argv[1:] if find(name) and find(f"{name}._native")))
 # Our Rust crates, except those of filters, whose built modules are committed.

@@ -29,8 +29,24 @@ __all__ = ["Event", "Recording", "first_difference"]
 
 VERSION = 1
 REPLIES: dict[str, Any] = {kind.__name__: kind for kind in get_args(Reply)}
-AS_IT_IS = ("name", "root_id", "vm_id", "allow_on_headers_stop_iteration", "unknown_imports")
-"""Fields of a `FilterConfig` that are written unchanged."""
+NOT_RECORDED = {
+    "code": "the file and the digest of the module are recorded instead",
+    "sha256": "the same",
+    "reload_interval": "a failed VM is not replaced during a request",
+    "pull_policy": "the module is there",
+    "match": "the filters of a request are chosen before it is recorded",
+    "engine": "a replay chooses its own",
+    "profile": "it is an option of the host, which is recorded",
+    "module_limits": "the module was within them",
+    "hostcalls": "they are functions of the embedder, and a replay has their answers",
+}
+"""Fields of a `FilterConfig` that a recording does not have, with the reason."""
+RECORDED = tuple(each.name for each in fields(FilterConfig) if each.name not in NOT_RECORDED)
+IN_OTHER_FORM = frozenset(
+    ("configuration", "vm_configuration", "environment", "capabilities", "failure_policy", "limits", "isolation")
+)
+AS_IT_IS = tuple(name for name in RECORDED if name not in IN_OTHER_FORM)
+"""Fields of a `FilterConfig` that are written unchanged: text, numbers and bools."""
 BYTES = frozenset(("data", "body"))
 PAIRS = frozenset(("headers", "trailers"))
 
@@ -232,7 +248,7 @@ def _filter_of(file: str, told: Mapping[str, Any]) -> FilterConfig:
         failure_policy=told["failure_policy"],
         limits=None if told["limits"] is None else Limits(**told["limits"]),
         isolation=told.get("isolation", "none"),
-        **{name: told[name] for name in AS_IT_IS},
+        **{name: told[name] for name in AS_IT_IS if name in told},
     )
 
 

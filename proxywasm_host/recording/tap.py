@@ -28,7 +28,7 @@ from proxywasm_host.abi.marshal import Call, Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.table import Callback
 from proxywasm_host.abi.types import BufferType, MapType
-from proxywasm_host.recording.file_format import Event, Recording
+from proxywasm_host.recording.file_format import RECORDED, Event, Recording
 from proxywasm_host.recording.redaction import Redaction
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect, Reply
@@ -506,14 +506,8 @@ def _as_loaded(plugin: Plugin) -> FilterConfig:
     """The options of a loaded filter, with the path of its module and its effective limits."""
     config = plugin.config
     path = "" if isinstance(config.code, bytes) else str(config.code)
-    given = {name: getattr(config, name) for name in FIELDS}
-    return FilterConfig(path, name=plugin.name, limits=plugin._vm.config.limits, **given)
-
-
-FIELDS = (
-    *("configuration", "root_id", "vm_id", "vm_configuration", "environment", "capabilities", "failure_policy"),
-    *("allow_on_headers_stop_iteration", "unknown_imports", "isolation"),
-)
+    effective = {"name": plugin.name, "limits": plugin._vm.config.limits}
+    return FilterConfig(path, **{name: getattr(config, name) for name in RECORDED} | effective)
 
 
 def _size(value: Any) -> int:
