@@ -6,8 +6,7 @@ Rules of this module:
 * Integers cross as plain ``int``: to the host, i32 and i64 are *unsigned* (0 … 2³²-1, 0 … 2⁶⁴-1); to the guest, any
   ``int`` is taken modulo its width. f32 and f64 cross as ``float``.
 * The exceptions of an engine never leave the adapter: compiling raises ``InvalidModule``, instantiating ``LinkError``
-* or
-  ``Trap``, calling ``Trap``.
+  or ``Trap``, calling ``Trap``.
 * An exception raised by a host function ends the guest's call, and the outermost call raises it unchanged.
 * One instance serves one thread at a time, but not always the same one. While a thread is inside (in the guest, or in a
   host function that the guest called), calls from other threads raise ``RuntimeError``, and so does closing. Calls

@@ -71,7 +71,7 @@ class Binary:
     def __init__(self, bytecode: bytes, slow: Sequence[int] = (), ranges: bytes | None = None) -> None:
         self._code = bytecode
         if not bytecode.startswith(_HEAD):
-            raise Malformed("no WebAssembly module of version 1")
+            raise Malformed("not a WebAssembly module of version 1")
         self._sections = list(_sections(bytecode))
         self._types: list[FunctionType] = []
         self._imported: list[int] = []
@@ -311,7 +311,7 @@ class Binary:
 
 
 def _is_hint(code: bytes, part: _Section) -> bool:
-    """Whether a custom section tells an engine how to compile."""
+    """Whether a custom section has hints for compilers."""
     with suppress(Malformed):
         reader = Reader(code, part.body, part.end)
         return reader.take(reader.number()).startswith(_HINTS)

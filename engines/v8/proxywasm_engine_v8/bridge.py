@@ -6,8 +6,8 @@ the reverse. Numbers keep all their bits, and V8 compiles calls between modules 
 
 Before the call of a host function, the field for its answer is filled with `UNANSWERED`, which no 32-bit answer can
 equal; a 64-bit answer overwrites the arguments instead. If `UNANSWERED` is still there when the function returns, the
-function has raised an exception, or could not even be entered. A trap then ends the guest: unlike an exception, no
-guest can catch it.
+function has raised an exception, or could not even be entered. Then a trap ends the guest: guests can catch exceptions,
+but not traps.
 """
 
 from __future__ import annotations

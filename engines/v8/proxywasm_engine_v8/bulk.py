@@ -287,7 +287,7 @@ def _skip_instruction(body: Reader) -> bool:
     elif opcode in _PREFIXES:  # numbers with redundant bytes come here too
         return _skip_numbered(body, opcode, body.number())
     else:
-        raise Malformed("an instruction that is not known here")
+        raise Malformed("an unknown instruction")
     return False
 
 
@@ -304,7 +304,7 @@ def _skip_numbered(body: Reader, prefix: int, kind: int) -> bool:
         body.skip_numbers(_IMMEDIATES[kind])
         return kind not in _QUICK
     elif kind > _LAST_CONVERSION:
-        raise Malformed("an instruction that is not known here")
+        raise Malformed("an unknown instruction")
     return False
 
 
@@ -315,7 +315,7 @@ def _skip_memory_argument(body: Reader) -> None:
 def _unreadable(code: bytes, at: int) -> Exception:
     name = _TAIL_CALLS.get(code[at])
     if name is None:
-        return Malformed(f"an instruction that is not known here, at {at:#x}")
+        return Malformed(f"an unknown instruction, at {at:#x}")
     return Refused(f"tail calls are refused on V8 ({name} at {at:#x}): no deadline ends a loop of them")
 
 

@@ -71,7 +71,7 @@ class V8Engine:
         Raises: InvalidModule.
         """
         if not bytecode.startswith(_MAGIC):
-            raise InvalidModule("no WebAssembly module: it does not begin with the bytes 00 61 73 6d")
+            raise InvalidModule("not a WebAssembly module: it does not begin with the bytes 00 61 73 6d")
         if reason := lacking(FOR_AN_ISOLATE):
             raise InvalidModule(reason)
         workshop = self.route.workshop()
@@ -85,7 +85,7 @@ class V8Engine:
 
     def deserialise(self, compiled: bytes) -> V8Module:
         """Not supported. Raises: InvalidModule."""
-        raise InvalidModule("V8 compiles a function when it is first called: nothing was ever serialised")
+        raise InvalidModule("V8 compiles a function when it is first called, and never serialises modules")
 
     def _complaint(self, bytecode: bytes) -> str:
         """V8's message about the unchanged module, with positions in it; empty if V8 accepts it."""

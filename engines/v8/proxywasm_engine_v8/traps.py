@@ -60,7 +60,7 @@ def instantiation_failure(thrown: Thrown) -> Trap | None:
 
 
 def _frames_of_stack(stack: str, binary: Binary) -> list[Frame]:
-    """The guest's frames in the property `stack` of an exception."""
+    """The guest's frames in the property ``stack`` of a JavaScript exception."""
     found = (_FRAME.search(line) for line in stack.splitlines())
     return frames(((match[1], int(match[3], 16)) for match in found if match), binary)
 

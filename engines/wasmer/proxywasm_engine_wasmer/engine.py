@@ -69,7 +69,7 @@ class WasmerEngine:
     def compile(self, bytecode: bytes) -> WasmerModule:
         """Validate and compile `bytecode`. Raises: InvalidModule."""
         if not bytecode.startswith(_MAGIC):
-            raise InvalidModule("no WebAssembly module: it does not begin with the bytes 00 61 73 6d")
+            raise InvalidModule("not a WebAssembly module: it does not begin with the bytes 00 61 73 6d")
         try:
             return WasmerModule(_native.compile(bytecode, self._optimise, self._parallel), identity(self))
         except ValueError as error:

@@ -92,7 +92,7 @@ unsafe extern "C" fn native_call(guest: *mut c_void, words: *mut u64, count: usi
 
 #[cold]
 fn wrong_number(wanted: usize, given: usize) -> PyErr {
-    PyTypeError::new_err(format!("the guest's function takes {wanted} arguments, {given} were given"))
+    PyTypeError::new_err(format!("expected {wanted} arguments, got {given}"))
 }
 
 // -- The type, with a feature that PyO3's classes do not have: a call without a tuple of arguments -------------------

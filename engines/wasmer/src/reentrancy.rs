@@ -303,7 +303,7 @@ pub fn release_gil_of_guest() {
 
 #[cold]
 fn no_stack() -> PyErr {
-    PyMemoryError::new_err("there is no memory for a guest's stack")
+    PyMemoryError::new_err("no memory is left for a guest's stack")
 }
 
 #[cold]

@@ -99,7 +99,7 @@ class WasmtimeEngine:
     def compile(self, bytecode: bytes) -> WasmtimeModule:
         """Validate and compile `bytecode`. Raises: InvalidModule."""
         if not bytecode.startswith(_MAGIC):  # wasmtime-py would read other bytes as text
-            raise InvalidModule("no WebAssembly module: it does not begin with the bytes 00 61 73 6d")
+            raise InvalidModule("not a WebAssembly module: it does not begin with the bytes 00 61 73 6d")
         _check_types(bytecode)
         try:
             if os.getpid() == self._process:

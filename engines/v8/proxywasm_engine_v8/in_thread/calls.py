@@ -102,7 +102,7 @@ _WATCHED = Lowering(
 
 
 class InThreadCalls:
-    """See `routes.Calls`."""
+    """The calls of an instance, see `routes.Calls`."""
 
     __slots__ = ("_binary", "_isolate", "_pending", "raised", "watch")
 
@@ -116,7 +116,7 @@ class InThreadCalls:
         )
 
     def link(self, guests: Sequence[FunctionType], functions: Sequence[HostFunction]) -> Link:
-        """The trampolines, in C if the extension is available."""
+        """Make the trampolines, in C if the extension is available."""
         if self._isolate.route.native is not None:
             return native_link(self._isolate, self, guests, functions)
         made = link(self._isolate, self, _FREE if self.watch is None else _WATCHED, guests, functions)

@@ -41,7 +41,7 @@ def native_link(
     guests: Sequence[FunctionType],
     functions: Sequence[HostFunction],
 ) -> Link:
-    """The trampolines of one instance."""
+    """Make the trampolines of one instance."""
     native, watch = isolate.route.native, calls.watch
     made = native.Trampolines(
         isolate,

@@ -17,7 +17,7 @@ _LARGEST_PARAMETERS = 1024
 
 
 class InThread:
-    """The route, see `routes.Route`."""
+    """The route in the calling thread, see `routes.Route`."""
 
     follows = forks = sees_loops = True
 

@@ -47,7 +47,7 @@ nested = calls.nested
 
 
 class MiniRacerCalls:
-    """See `routes.Calls`."""
+    """The calls of an instance, see `routes.Calls`."""
 
     __slots__ = (
         "__weakref__",
@@ -91,7 +91,7 @@ class MiniRacerCalls:
         self._interrupt = self._interrupter()
 
     def link(self, guests: Sequence[FunctionType], functions: Sequence[HostFunction]) -> Link:
-        """The trampolines."""
+        """Make the trampolines."""
         return link(self._isolate, self, _LOWERING, guests, functions)
 
     def outermost(self, index: int) -> bool | None:

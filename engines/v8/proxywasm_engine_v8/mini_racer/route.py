@@ -16,7 +16,7 @@ _SANDBOX = 1 << 40
 
 
 class MiniRacer:
-    """The route, see `routes.Route`. Raises: AttributeError if a function is missing."""
+    """The route with separate threads, see `routes.Route`. Raises: AttributeError if a function is missing."""
 
     room = _SANDBOX
     follows = forks = False

@@ -20,7 +20,7 @@ static bool has_headroom(void) {
 /* Whether a call may begin now; otherwise sets an exception. */
 static bool may_enter(Trampolines *self) {
     if (!has_headroom()) {
-        PyErr_SetString(PyExc_RecursionError, "too little is left of Python's stack to enter a guest");
+        PyErr_SetString(PyExc_RecursionError, "too little of Python's stack is left to enter a guest");
         return false;
     }
     if (trampolines_are_elsewhere(self)) return another_thread(), false;

@@ -10,7 +10,7 @@ static PyObject *use(PyObject *module, PyObject *args) {
     void *found[sizeof api / sizeof(void *)];
     const Py_ssize_t count = sizeof found / sizeof *found;
     if (!PyArg_ParseTuple(args, "OO!", &callable, &PyList_Type, &addresses)) return NULL;
-    if (PyList_GET_SIZE(addresses) != count) return PyErr_Format(PyExc_ValueError, "%zd addresses are wanted", count);
+    if (PyList_GET_SIZE(addresses) != count) return PyErr_Format(PyExc_ValueError, "expected %zd addresses", count);
     for (Py_ssize_t i = 0; i < count; i++) {
         found[i] = PyLong_AsVoidPtr(PyList_GET_ITEM(addresses, i));
         if (!found[i]) return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "address %zd is 0", i);

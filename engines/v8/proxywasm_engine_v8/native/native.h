@@ -62,7 +62,7 @@ typedef struct {
     PyObject_HEAD
     void *isolate, *context; /* `isolate` is NULL after end() */
     Scope *scope;
-    unsigned long thread; /* the number of the thread that has V8's lock and has entered the isolate, or 0 */
+    unsigned long thread; /* `Thread.number` of the thread that has V8's lock and has entered the isolate, or 0 */
     void *data;           /* V8's data of this thread */
     int inside;           /* depth of nested uses of the isolate */
     _Alignas(16) char locker[64];

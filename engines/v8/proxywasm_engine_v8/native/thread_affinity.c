@@ -102,7 +102,7 @@ static PyObject *enter(Affinity *self, PyObject *unused) {
 static PyObject *leave(Affinity *self, PyObject *outer) {
     void *isolate = PyLong_AsVoidPtr(outer);
     if (!isolate && PyErr_Occurred()) return NULL;
-    if (!self->inside) return PyErr_SetString(PyExc_RuntimeError, "nobody is inside"), NULL;
+    if (!self->inside) return PyErr_SetString(PyExc_RuntimeError, "no thread is inside"), NULL;
     affinity_leave(self, isolate);
     Py_RETURN_NONE;
 }

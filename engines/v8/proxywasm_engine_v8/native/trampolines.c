@@ -35,7 +35,7 @@ static PyObject *trampolines_guest(Trampolines *self, PyObject *type) {
 
 /* imports([(call, (params, result)), …]): the functions that the guest imports, in order. Called once. */
 static PyObject *trampolines_import(Trampolines *self, PyObject *functions) {
-    if (!PyList_Check(functions) || self->host) return PyErr_SetString(PyExc_TypeError, "one list is wanted"), NULL;
+    if (!PyList_Check(functions) || self->host) return PyErr_SetString(PyExc_TypeError, "expected one list"), NULL;
     Py_ssize_t count = PyList_GET_SIZE(functions);
     self->host = PyMem_Calloc((size_t)count + 1, sizeof(Host));
     if (!self->host) return PyErr_NoMemory();

@@ -90,7 +90,7 @@ static int trampolines_init(Trampolines *self, PyObject *args, PyObject *keyword
     if (!PyArg_ParseTuple(args, "KOOOOd:Trampolines", &context, &store, &failed, &starting, &ticker, &seconds))
         return -1;
     if (ticker != Py_None && !PyObject_TypeCheck(ticker, &TickerType))
-        return PyErr_SetString(PyExc_TypeError, "a Ticker or None is wanted"), -1;
+        return PyErr_SetString(PyExc_TypeError, "expected a Ticker or None"), -1;
     self->context = (void *)(uintptr_t)context;
     self->store = Py_NewRef(store);
     self->failed = Py_NewRef(failed);
