@@ -56,7 +56,7 @@ typedef struct {
     int level, sealed;
 } Scope;
 
-/* -- Which thread an isolate belongs to (thread_affinity.c) --------------------------------------------------------------------- */
+/* -- The thread of an isolate (thread_affinity.c) --------------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
