@@ -19,6 +19,7 @@ __all__ = [
     "NOTE",
     "TURNED_OFF",
     "build_command",
+    "check_constants",
     "checksum",
     "fingerprint",
     "get_include",
@@ -71,6 +72,16 @@ def load(name: str) -> tuple[Any, str]:
             f"install a matching version of {package}"
         )
     return module, "on"
+
+
+def check_constants(native: Any, /, **constants: int) -> None:
+    """Compare constants with those that the C of an extension has copied. Without the extension there are none.
+
+    Raises: ImportError if one differs.
+    """
+    for name, value in constants.items() if native is not None else ():
+        if native.CONSTANTS[name] != value:
+            raise ImportError(f"{native.__name__} has {native.CONSTANTS[name]} for {name}, Python has {value}")
 
 
 def build_command() -> type:

@@ -275,6 +275,60 @@ build_meta.build_wheel({str(tmp_path)!r})
 
 # -- Copied by hand ------------------------------------------------------------------------------------------------------
 
+WHO_COMPARES = {
+    "proxywasm_host": "proxywasm_host.integrations.exchange",
+    "proxywasm_engine_wasmtime": "proxywasm_engine_wasmtime",
+    "proxywasm_engine_v8": "proxywasm_engine_v8",
+}
+"""By package, a module whose import imports all that compare constants."""
+
+
+@pytest.mark.parametrize("package", WHO_COMPARES)
+def test_all_that_c_has_copied_is_compared(package):
+    name = f"{package}._native"
+    if find_spec(package) is None or extension.load(name)[0] is None:
+        pytest.skip(f"{name} is not in use")
+    native = import_module(name)
+    script = f"""
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location({name!r}, {native.__file__!r})
+native = sys.modules[{name!r}] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(native)
+compared = set()
+class Constants(dict):
+    def __getitem__(self, name):
+        compared.add(name)
+        return super().__getitem__(name)
+native.CONSTANTS = Constants(native.CONSTANTS)
+import {WHO_COMPARES[package]}
+print(*sorted(compared), sep="\\n")
+"""
+    assert output_of(script) == sorted(native.CONSTANTS)
+
+
+@pytest.mark.parametrize("folder", ["proxywasm_host/native", *(f"engines/{each}/proxywasm_engine_{each}/native" for each in ("v8", "wasmtime"))])
+def test_what_c_says_that_python_has_too_is_listed(folder):
+    """A comment such as "as in errors.py" needs a row in the list of constants, which Python compares."""
+    text = "".join(path.read_text() for path in sorted((ROOT / folder).glob("*.[ch]")))
+    listed = set(re.findall(r"PROXYWASM_CONSTANT\((\w+)\)|\{TEXT\(\"(:\w+)\"\)", text))
+    listed = {name or header for name, header in listed}
+    comments = list(re.finditer(r"^(.*)/\* [^*]*\b[Aa]s in \w+\.py\b.*?\*/", text, re.MULTILINE))
+    assert comments
+    for comment in comments:
+        code = comment[1] or text[comment.end() :].partition("};")[0] + "}"
+        names = set(re.findall(r"\b[A-Z][A-Z0-9_]{1,}\b(?=,| =| }|\n| U)|:\w+(?=\")", code))
+        assert names, comment[0]
+        assert names <= listed, comment[0]
+
+
+def test_engines_have_the_same_limit_of_nested_calls():
+    """In Rust too, where Python has no copy."""
+    from proxywasm_engine_wasmtime.errors import MAX_NESTED
+
+    assert f"const MAX_NESTED: i32 = {MAX_NESTED};" in (ROOT / "engines/wasmer/src/reentrancy.rs").read_text()
+    assert f"\nMAX_NESTED = {MAX_NESTED}\n" in (ROOT / "engines/v8/proxywasm_engine_v8/errors.py").read_text()
+
+
 IN_RUST = {
     "void *": "*mut c_void",
     "const uint64_t *": "*const u64",

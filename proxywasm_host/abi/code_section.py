@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from proxywasm_host import wasm
-from proxywasm_host.abi.native import NATIVE
+from proxywasm_host.abi.native import NATIVE, check_constants
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.wasm import Reader
 
@@ -101,6 +101,41 @@ class Code(NamedTuple):
     RANGE,
     RANGE_OF_TWO,
 ) = range(33)
+check_constants(
+    UNKNOWN=UNKNOWN,
+    NOTHING=NOTHING,
+    NUMBER=NUMBER,
+    FOUR_BYTES=FOUR_BYTES,
+    EIGHT_BYTES=EIGHT_BYTES,
+    SIXTEEN_BYTES=SIXTEEN_BYTES,
+    LANE=LANE,
+    MEMORY=MEMORY,
+    MEMORY_AND_LANE=MEMORY_AND_LANE,
+    BLOCK=BLOCK,
+    LOOP=LOOP,
+    IF=IF,
+    ELSE=ELSE,
+    END=END,
+    BRANCH=BRANCH,
+    BRANCH_IF=BRANCH_IF,
+    BRANCH_TABLE=BRANCH_TABLE,
+    LEAVE=LEAVE,
+    LEAVE_TO=LEAVE_TO,
+    SELECT=SELECT,
+    CALL=CALL,
+    CALL_INDIRECT=CALL_INDIRECT,
+    GROW_TABLE=GROW_TABLE,
+    MORE=MORE,
+    MORE_VECTOR=MORE_VECTOR,
+    TRY_TABLE=TRY_TABLE,
+    DELEGATE=DELEGATE,
+    SPLIT=SPLIT,
+    REFERENCE=REFERENCE,
+    DROP_SEGMENT=DROP_SEGMENT,
+    DIVIDE=DIVIDE,
+    RANGE=RANGE,
+    RANGE_OF_TWO=RANGE_OF_TWO,
+)
 
 _NUMERIC = (
     # first, last, effect on the height of the stack
@@ -327,6 +362,7 @@ def read_code(
 
 
 INDIRECT: Final = 10
+check_constants(VECTORS=_VECTORS, INDIRECT=INDIRECT, MOST_RANGES=MOST_RANGES)
 SLOW: Final = 40_000
 """A function that needs more microseconds than this should not be optimised during a call."""
 

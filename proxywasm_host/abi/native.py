@@ -5,6 +5,7 @@ It is optional, and its results are those of the Python code that it replaces. `
 
 from __future__ import annotations
 
+from proxywasm_host import extension
 from proxywasm_host.extension import NATIVE, NOTE
 
 __all__ = ["NATIVE", "NOTE", "check_constants"]
@@ -12,6 +13,4 @@ __all__ = ["NATIVE", "NOTE", "check_constants"]
 
 def check_constants(**constants: int) -> None:
     """Compare constants of Python and C. Raises: ImportError, if they differ."""
-    for name, value in constants.items() if NATIVE is not None else ():
-        if NATIVE.CONSTANTS[name] != value:
-            raise ImportError(f"proxywasm_host._native has {NATIVE.CONSTANTS[name]} for {name}, Python {value}")
+    extension.check_constants(NATIVE, **constants)

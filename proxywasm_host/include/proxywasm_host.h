@@ -85,6 +85,29 @@ static inline int proxywasm_in_main_interpreter(PyObject *module) {
     return -1;
 }
 
+/* A number that Python has too. A list of them ends with one without a name. */
+typedef struct {
+    const char *name;
+    long long value;
+} Proxywasm_constant;
+
+#define PROXYWASM_CONSTANT(name) {#name, (long long)name}
+
+/* Add a list to the dict CONSTANTS of a module: extension.check_constants compares it. Returns 0, or -1 with an
+ * exception. */
+static inline int proxywasm_add_constants(PyObject *module, const Proxywasm_constant *constants) {
+    PyObject *names = PyModule_GetDict(module), *all = PyDict_GetItemString(names, "CONSTANTS");
+    all = all ? Py_NewRef(all) : PyDict_New();
+    int failed = !all || PyDict_SetItemString(names, "CONSTANTS", all);
+    for (; !failed && constants->name; constants++) {
+        PyObject *value = PyLong_FromLongLong(constants->value);
+        failed = !value || PyDict_SetItemString(all, constants->name, value);
+        Py_XDECREF(value);
+    }
+    Py_XDECREF(all);
+    return failed ? -1 : 0;
+}
+
 /* clang-format off */
 #if PY_VERSION_HEX >= 0x030C0000
 #define PROXYWASM_ONE_INTERPRETER {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},

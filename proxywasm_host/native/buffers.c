@@ -4,7 +4,20 @@
 
 #include <time.h>
 
-enum { CALL_RESPONSE_BODY = 4, GRPC_RECEIVE = 5, VM_CONFIGURATION = 6, PLUGIN_CONFIGURATION = 7, REDIS = 9 };
+/* As in types.py. */
+enum {
+    HTTP_CALL_RESPONSE_BODY = 4,
+    GRPC_RECEIVE_BUFFER = 5,
+    VM_CONFIGURATION = 6,
+    PLUGIN_CONFIGURATION = 7,
+    REDIS_CALL_RESPONSE = 9
+};
+
+const Proxywasm_constant BUFFER_CONSTANTS[] = {
+    PROXYWASM_CONSTANT(HTTP_CALL_RESPONSE_BODY), PROXYWASM_CONSTANT(GRPC_RECEIVE_BUFFER),
+    PROXYWASM_CONSTANT(VM_CONFIGURATION),        PROXYWASM_CONSTANT(PLUGIN_CONFIGURATION),
+    PROXYWASM_CONSTANT(REDIS_CALL_RESPONSE),     {NULL, 0},
+};
 
 static PyObject *writable_size_name, *services_name, *clock_name;
 
@@ -29,8 +42,8 @@ static Buffer buffer_open(const Places *buffers, uint32_t buffer) {
 /* The places with a buffer; NULL if it does not exist, or is neither bytes nor a HeldBody. */
 static Places *buffers_of(PyObject *context, uint32_t buffer, bool of_stream) {
     if (!is_context(context) || buffer == VM_CONFIGURATION || buffer >= BUFFERS) return NULL;
-    bool of_root =
-        buffer == CALL_RESPONSE_BODY || buffer == GRPC_RECEIVE || buffer == PLUGIN_CONFIGURATION || buffer == REDIS;
+    bool of_root = buffer == HTTP_CALL_RESPONSE_BODY || buffer == GRPC_RECEIVE_BUFFER ||
+                   buffer == PLUGIN_CONFIGURATION || buffer == REDIS_CALL_RESPONSE;
     if (of_root && of_stream) return NULL;
     if (of_root) context = ((Context *)context)->root;
     if (!is_context(context)) return NULL;

@@ -95,6 +95,7 @@ PyObject *checked_headers(PyObject *headers, bool owned, Py_ssize_t *count, Py_s
 }
 
 #define TEXT(text) text, sizeof text - 1
+/* As in http.py: pseudo headers by direction, with a bit for required ones. */
 static const struct {
     const char *name;
     Py_ssize_t size;
@@ -102,8 +103,17 @@ static const struct {
 } KNOWN[2][6] = {
     {{TEXT(":method"), 1}, {TEXT(":path"), 2}, {TEXT(":scheme"), 0}, {TEXT(":authority"), 0}, {TEXT(":protocol"), 0}},
     {{TEXT(":status"), 1}},
-}; /* as in http.py */
+};
 static const int NEEDED[] = {3, 1};
+
+int add_pseudo_headers(PyObject *module) {
+    Proxywasm_constant all[12] = {{"NEEDED_IN_REQUEST", NEEDED[REQUEST]}, {"NEEDED_IN_RESPONSE", NEEDED[RESPONSE]}};
+    size_t count = 2;
+    for (int direction = REQUEST; direction <= RESPONSE; direction++)
+        for (size_t i = 0; KNOWN[direction][i].name; i++)
+            all[count++] = (Proxywasm_constant){KNOWN[direction][i].name, KNOWN[direction][i].needed};
+    return proxywasm_add_constants(module, all);
+}
 
 bool fit_for_wire(int direction, PyObject *headers) {
     PyObject *name, *value;

@@ -2,7 +2,12 @@
  * left to the methods of `Exchange`, which have the rules. */
 #include "fast_path.h"
 
-typedef enum { WAITING, BEGUN, ANSWERED, CUT, GONE } State; /* their places in known.states */
+typedef enum { WAITING, BEGUN, ANSWERED, CUT, GONE } State; /* as in exchange_base.py; their places in known.states */
+
+const Proxywasm_constant EXCHANGE_CONSTANTS[] = {
+    PROXYWASM_CONSTANT(WAITING), PROXYWASM_CONSTANT(BEGUN), PROXYWASM_CONSTANT(ANSWERED),
+    PROXYWASM_CONSTANT(CUT),     PROXYWASM_CONSTANT(GONE),  {NULL, 0},
+};
 
 static PyObject *deque, *empty, *owned_keyword, *attach_name, *take_name, *detach_name, *close_name, *perform_name,
     *reset_details_name, *no_details, *client_gone, *append_name, *stream_name, *local_name, *headers_name,

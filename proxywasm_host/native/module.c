@@ -131,54 +131,40 @@ static PyObject *encode(PyObject *module, PyObject *pairs) {
     return bytes;
 }
 
-#define CONSTANT(name) {#name, name}
-
-static const struct {
-    const char *name;
-    long long value;
-} CONSTANTS[] = {
-    CONSTANT(OK),
-    CONSTANT(NOT_FOUND),
-    CONSTANT(BAD_ARGUMENT),
-    CONSTANT(INTERNAL_FAILURE),
-    CONSTANT(RECORDED),
-    CONSTANT(TEXT),
-    CONSTANT(FDS),
-    CONSTANT(MAX_RANGES),
-    CONSTANT(MAX_PAIRS_SIZE),
-    CONSTANT(MAX_PAIRS),
-    CONSTANT(U32),
-    CONSTANT(I32),
-    CONSTANT(U64),
-    CONSTANT(I64),
-    CONSTANT(BYTES),
-    CONSTANT(PAIRS),
-    CONSTANT(IOVECS),
-    CONSTANT(U32_OUT),
-    CONSTANT(U64_OUT),
-    CONSTANT(BYTES_OUT),
-    CONSTANT(PAIRS_OUT),
-    CONSTANT(BYTES_AT),
-    CONSTANT(STRINGS_AT),
-    CONSTANT(STREAM_MAPS),
-    CONSTANT(MAPS),
-    CONSTANT(BUFFERS),
-    CONSTANT(REQUEST),
-    CONSTANT(RESPONSE),
-    CONSTANT(STOP_ALL),
-    CONSTANT(BUFFER_LIMIT),
-    CONSTANT(STOPPED),
+static const Proxywasm_constant CONSTANTS[] = {
+    PROXYWASM_CONSTANT(OK),
+    PROXYWASM_CONSTANT(NOT_FOUND),
+    PROXYWASM_CONSTANT(BAD_ARGUMENT),
+    PROXYWASM_CONSTANT(INTERNAL_FAILURE),
+    PROXYWASM_CONSTANT(RECORDED),
+    PROXYWASM_CONSTANT(TEXT),
+    PROXYWASM_CONSTANT(FDS),
+    PROXYWASM_CONSTANT(MAX_RANGES),
+    PROXYWASM_CONSTANT(MAX_PAIRS_SIZE),
+    PROXYWASM_CONSTANT(MAX_PAIRS),
+    PROXYWASM_CONSTANT(U32),
+    PROXYWASM_CONSTANT(I32),
+    PROXYWASM_CONSTANT(U64),
+    PROXYWASM_CONSTANT(I64),
+    PROXYWASM_CONSTANT(BYTES),
+    PROXYWASM_CONSTANT(PAIRS),
+    PROXYWASM_CONSTANT(IOVECS),
+    PROXYWASM_CONSTANT(U32_OUT),
+    PROXYWASM_CONSTANT(U64_OUT),
+    PROXYWASM_CONSTANT(BYTES_OUT),
+    PROXYWASM_CONSTANT(PAIRS_OUT),
+    PROXYWASM_CONSTANT(BYTES_AT),
+    PROXYWASM_CONSTANT(STRINGS_AT),
+    PROXYWASM_CONSTANT(STREAM_MAPS),
+    PROXYWASM_CONSTANT(MAPS),
+    PROXYWASM_CONSTANT(BUFFERS),
+    PROXYWASM_CONSTANT(REQUEST),
+    PROXYWASM_CONSTANT(RESPONSE),
+    PROXYWASM_CONSTANT(STOP_ALL),
+    PROXYWASM_CONSTANT(BUFFER_LIMIT),
+    PROXYWASM_CONSTANT(STOPPED),
+    {NULL, 0},
 };
-
-static PyObject *constants(void) {
-    PyObject *dict = PyDict_New();
-    for (size_t i = 0; dict && i < sizeof CONSTANTS / sizeof *CONSTANTS; i++) {
-        PyObject *value = PyLong_FromLongLong(CONSTANTS[i].value);
-        if (!value || PyDict_SetItemString(dict, CONSTANTS[i].name, value)) Py_CLEAR(dict);
-        Py_XDECREF(value);
-    }
-    return dict;
-}
 
 static PyMethodDef methods[] = {
     {"use", (PyCFunction)(void (*)(void))use, METH_VARARGS | METH_KEYWORDS, NULL},
@@ -232,12 +218,13 @@ static int fill(PyObject *module) {
     for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++)
         if (PyType_Ready(TYPES[i].type) || PyModule_AddObjectRef(module, TYPES[i].name, (PyObject *)TYPES[i].type))
             return -1;
-    PyObject *numbers = constants();
-    int failed = !numbers || PyModule_AddObjectRef(module, "CONSTANTS", numbers) ||
-                 PyModule_AddIntConstant(module, "FINGERPRINT", FINGERPRINT) ||
-                 PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI);
-    Py_XDECREF(numbers);
-    return failed ? -1 : 0;
+    const Proxywasm_constant *const LISTS[] = {CONSTANTS, BUFFER_CONSTANTS, CODE_CONSTANTS, EXCHANGE_CONSTANTS};
+    for (size_t i = 0; i < sizeof LISTS / sizeof *LISTS; i++)
+        if (proxywasm_add_constants(module, LISTS[i])) return -1;
+    return add_pseudo_headers(module) || PyModule_AddIntConstant(module, "FINGERPRINT", FINGERPRINT) ||
+                   PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI)
+               ? -1
+               : 0;
 }
 
 static PyModuleDef_Slot slots[] = {PROXYWASM_SLOTS{Py_mod_exec, (void *)fill}, {0, NULL}};

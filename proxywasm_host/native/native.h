@@ -21,7 +21,9 @@
 
 enum { MAX_PARAMS = 16 }; /* of a hostcall or a callback */
 
-/* Constants that Python has too. module.c lists them, and `native.same` compares the two. */
+/* Constants that Python has too. Their lists are in module.c and where these are; Python compares them on import. */
+extern const Proxywasm_constant BUFFER_CONSTANTS[], CODE_CONSTANTS[], EXCHANGE_CONSTANTS[];
+int add_pseudo_headers(PyObject *module); /* checked_headers.c */
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2, INTERNAL_FAILURE = 10 };
 enum { RECORDED = 64 * 1024, TEXT = 1024, FDS = 2, MAX_RANGES = 1024 };
 enum { MAX_PAIRS_SIZE = 1024 * 1024, MAX_PAIRS = 1024 };

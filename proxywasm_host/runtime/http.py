@@ -25,7 +25,7 @@ from typing import Any
 
 from proxywasm_host.abi.hostcalls.headers import add, joined, replace
 from proxywasm_host.abi.marshal import Refusal
-from proxywasm_host.abi.native import NATIVE
+from proxywasm_host.abi.native import NATIVE, check_constants
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType, Status
 from proxywasm_host.abi.values import PropertyValue
@@ -57,6 +57,8 @@ KNOWN = ({b":path": 2, b":method": 1, b":scheme": 0, b":authority": 0, b":protoc
 They are in the order in which Envoy's router checks for them: it looks for the route first.
 """
 NEEDED = (3, 1)
+check_constants(NEEDED_IN_REQUEST=NEEDED[0], NEEDED_IN_RESPONSE=NEEDED[1])
+check_constants(**{name.decode(): bit for known in KNOWN for name, bit in known.items()})
 TRAILERS = (MapType.REQUEST_TRAILERS, MapType.RESPONSE_TRAILERS)
 
 

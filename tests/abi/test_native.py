@@ -5,20 +5,17 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import re
 import resource
 import subprocess
 import sys
 import weakref
 from collections import deque
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import proxywasm_host
 from proxywasm_host.abi import pairs
 from proxywasm_host.abi.context import PythonContextState
 from proxywasm_host.abi.held_body import PythonHeldBody
@@ -26,7 +23,7 @@ from proxywasm_host.abi.hostcalls import HANDLERS
 from proxywasm_host.abi.marshal import Call, PythonCalls, PythonGuest, bind_in_python, bind_natively
 from proxywasm_host.abi.native import NATIVE, check_constants
 from proxywasm_host.abi.profile import ENVOY, SPEC
-from proxywasm_host.abi.table import Kind, hostcalls_of
+from proxywasm_host.abi.table import hostcalls_of
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.engine.adapter import memory_capsule
 from proxywasm_host.extension import NATIVE_ABI
@@ -556,16 +553,7 @@ def test_cycles_are_collected():
 
 
 @needs_native
-def test_all_that_c_has_copied_is_compared():
-    compared: list[str] = []
-    for name in ("abi.pairs", "abi.marshal", "abi.context", "abi.hostcalls.headers", "runtime.vm_base", "runtime.fast_path"):
-        source = Path(proxywasm_host.__file__).parent.joinpath(*name.split(".")).with_suffix(".py").read_text()
-        compared += re.findall(r"(\w+)=", ",".join(re.findall(r"^check_constants\((.*)\)", source, re.MULTILINE)))
-    assert NATIVE.CONSTANTS.keys() == {*compared, *(kind.name for kind in Kind)}
-
-
-@needs_native
 def test_another_number_in_c_is_an_import_error():
     check_constants(RECORDED=64 * 1024)
-    with pytest.raises(ImportError, match="has 65536 for RECORDED, Python 5"):
+    with pytest.raises(ImportError, match="has 65536 for RECORDED, Python has 5"):
         check_constants(RECORDED=5)

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias, final
 
 NATIVE_ABI: int
 FINGERPRINT: int
+CONSTANTS: dict[str, int]
 HOST_CALLED: int
 
 _Type: TypeAlias = tuple[str, str]  # one letter for each parameter, and one for the result

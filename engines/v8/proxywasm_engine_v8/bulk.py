@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from proxywasm_host.extension import check_constants
+
 from .extension import load
 from .reader import Malformed, Reader, Refused, leb, vector
 
@@ -320,6 +322,7 @@ def _unreadable(code: bytes, at: int) -> Exception:
 
 
 _native = load()[0]
+check_constants(_native, LARGE=LARGE, MOST=MOST)
 ranges_of = ranges_in_python if _native is None else _native.ranges_of
 planned = planned_in_python if _native is None else _native.planned
 joined = joined_in_python if _native is None else _native.joined

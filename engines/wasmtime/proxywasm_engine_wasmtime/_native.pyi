@@ -5,6 +5,7 @@ from typing import Any, final
 
 NATIVE_ABI: int
 FINGERPRINT: int
+CONSTANTS: dict[str, int]
 HOST_CALLED: int
 EPOCH_REACHED: int
 

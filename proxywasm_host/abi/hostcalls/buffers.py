@@ -5,6 +5,7 @@ from __future__ import annotations
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.held_body import HeldBody
 from proxywasm_host.abi.marshal import Refusal, misuse
+from proxywasm_host.abi.native import check_constants
 from proxywasm_host.abi.types import BufferType, Status
 
 OF_STREAM = frozenset(
@@ -25,6 +26,7 @@ OF_ROOT = frozenset(
         BufferType.REDIS_CALL_RESPONSE,
     )
 )
+check_constants(VM_CONFIGURATION=BufferType.VM_CONFIGURATION, **{each.name: each for each in OF_ROOT})
 
 
 def content(vm: VmState, buffer: int) -> bytes | HeldBody | Refusal:

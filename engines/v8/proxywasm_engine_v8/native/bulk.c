@@ -5,8 +5,6 @@ typedef struct {
     const uint8_t *at, *end;
 } Place;
 
-enum { MAX_BITS = 70 }; /* in 10 bytes, as in reader.py */
-
 static bool number(Place *place, uint64_t *value) {
     *value = 0;
     for (unsigned shift = 0; place->at < place->end && shift < MAX_BITS; shift += 7) {
@@ -86,7 +84,6 @@ static bool skip_atomic_operands(Place *place) {
     return number(place, &kind) && (kind == 3 ? skip(place, 1) : skip_memory_argument(place));
 }
 
-enum { LARGE = 2 << 10, MOST = 1 << 20 };
 typedef enum { OTHER, BULK, UNKNOWN } Found;
 
 /* Skip an instruction with the prefix 0xFC. */

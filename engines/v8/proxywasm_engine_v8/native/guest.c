@@ -1,8 +1,7 @@
 /* Guest functions as Python callables. */
 #include "native.h"
 
-enum { HEADROOM = 32 };   /* depth of nested Python calls */
-enum { MAX_NESTED = 64 }; /* as in errors.py */
+enum { HEADROOM = 32 }; /* depth of nested Python calls */
 
 /* Whether Python's stack has room for a host function and for the handling of its exception. */
 static bool has_headroom(void) {

@@ -31,6 +31,13 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static const Proxywasm_constant CONSTANTS[] = {
+    PROXYWASM_CONSTANT(PAGE),       PROXYWASM_CONSTANT(ARGUMENTS),
+    PROXYWASM_CONSTANT(UNANSWERED), PROXYWASM_CONSTANT(MAX_NESTED),
+    PROXYWASM_CONSTANT(MAX_BITS),   PROXYWASM_CONSTANT(LARGE),
+    PROXYWASM_CONSTANT(MOST),       {NULL, 0},
+};
+
 static int fill(PyObject *module) {
     static bool is_ready;
     if (!is_ready && ticker_ready()) return -1;
@@ -38,7 +45,7 @@ static int fill(PyObject *module) {
     PyObject *host = PyLong_FromVoidPtr((void *)host_called);
     int failed = PyType_Ready(&GuestType) || PyModule_AddType(module, &TrampolinesType) ||
                  PyModule_AddType(module, &AffinityType) || !host ||
-                 PyModule_AddObjectRef(module, "HOST_CALLED", host) ||
+                 PyModule_AddObjectRef(module, "HOST_CALLED", host) || proxywasm_add_constants(module, CONSTANTS) ||
                  PyModule_AddIntConstant(module, "FINGERPRINT", FINGERPRINT) ||
                  PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI);
     Py_XDECREF(host);

@@ -41,9 +41,10 @@ typedef struct {
 
 extern Api api;
 
-/* The page of bridge.py. */
-enum { PAGE = 65536, ARGUMENTS = 16, MAX_ARGUMENTS = 1000 };
-static const uint64_t UNANSWERED = 0x7FF40B57A6E19D3C;
+/* The page, as in bridge.py. */
+enum { PAGE = 65536, ARGUMENTS = 16 };
+#define UNANSWERED UINT64_C(0x7FF40B57A6E19D3C) /* as in bridge.py */
+enum { MAX_ARGUMENTS = 1000 };
 typedef struct {
     uint32_t failed, index;
     uint64_t answer;
@@ -91,7 +92,8 @@ static inline bool affinity_is_elsewhere(const Affinity *self) { return self->in
 
 /* -- The trampolines of an instance (trampolines.c, guest.c, host.c) ---------------------------------------------- */
 
-enum { FEW = 16 }; /* up to this number, arguments need no allocation */
+enum { MAX_NESTED = 64 }; /* as in errors.py */
+enum { FEW = 16 };        /* up to this number, arguments need no allocation */
 
 typedef struct {
     PyObject *call;
@@ -167,6 +169,9 @@ void ticker_answered(const void *isolate); /* its interrupt has arrived */
 double now(void);                          /* seconds, as Python's monotonic() */
 
 /* -- Reading code (bulk.c) ---------------------------------------------------------------------------------- */
+
+enum { MAX_BITS = 70 };                   /* in 10 bytes, as in reader.py */
+enum { LARGE = 2 << 10, MOST = 1 << 20 }; /* as in bulk.py */
 
 PyObject *ranges_of(PyObject *module, PyObject *args);
 PyObject *planned(PyObject *module, PyObject *args);

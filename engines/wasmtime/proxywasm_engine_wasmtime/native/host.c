@@ -1,8 +1,6 @@
 /* Host functions as callbacks for Wasmtime. */
 #include "native.h"
 
-enum { MAX_NESTED = 64 }; /* as in errors.py */
-
 static const char HOST_RAISED[] = "a host function raised an exception";
 
 /* Call the host function; the first slot receives the result. Returns 0, or -1 with an exception. */

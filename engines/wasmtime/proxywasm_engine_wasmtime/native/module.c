@@ -28,6 +28,8 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static const Proxywasm_constant CONSTANTS[] = {PROXYWASM_CONSTANT(MAX_NESTED), {NULL, 0}};
+
 static int fill(PyObject *module) {
     static bool is_ready;
     if (!is_ready && ticker_ready()) return -1;
@@ -39,7 +41,8 @@ static int fill(PyObject *module) {
                  PyModule_AddObjectRef(module, "EPOCH_REACHED", epoch);
     Py_XDECREF(host);
     Py_XDECREF(epoch);
-    failed = failed || PyModule_AddIntConstant(module, "FINGERPRINT", FINGERPRINT) ||
+    failed = failed || proxywasm_add_constants(module, CONSTANTS) ||
+             PyModule_AddIntConstant(module, "FINGERPRINT", FINGERPRINT) ||
              PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI);
     return failed ? -1 : 0;
 }

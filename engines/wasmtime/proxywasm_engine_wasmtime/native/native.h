@@ -58,7 +58,8 @@ uint64_t now(void); /* nanoseconds, monotonic */
 
 /* -- The trampolines of an instance (trampolines.c, guest.c, host.c, epoch.c) ------------------------------------- */
 
-enum { FEW = 16 }; /* up to this number, arguments need no allocation */
+enum { MAX_NESTED = 64 }; /* as in errors.py */
+enum { FEW = 16 };        /* up to this number, arguments need no allocation */
 
 typedef struct Host {
     struct Host *next;
