@@ -42,7 +42,7 @@ def built() -> str:
     level = next((flag for flag in reversed(flags) if flag.startswith("-O")), "-O0")
     configured = str(sysconfig.get_config_var("CONFIG_ARGS"))
     extras = [flag for flag in ("--enable-optimizations", "--with-lto") if flag in configured]
-    origin = "of the system" if Path(sys.base_prefix) == Path("/usr") else "a build of its own"
+    origin = "of the system" if Path(sys.base_prefix) == Path("/usr") else "a separate build"
     return f"{origin}, compiled with {' '.join([level, *extras])}"
 
 
