@@ -186,7 +186,7 @@ impl Exchange {
         match (&generation.filters, chain) {
             (Some(filters), Some(chain)) => {
                 let filtered = Filtered { destination, chain, method: head.method.clone() };
-                filtered.run(filters, head, body, client, protocol, &peer, rest).await
+                filtered.run(filters, head, (body, client), (protocol, &peer), rest).await
             }
             _ => direct(destination, head, body, client, rest).await,
         }
@@ -368,10 +368,8 @@ impl Filtered<'_> {
         mut self,
         filters: &Arc<Filters>,
         mut head: Box<Head>,
-        body: Incoming,
-        client: Option<OnUpgrade>,
-        protocol: &str,
-        peer: &Peer,
+        (body, client): (Incoming, Option<OnUpgrade>),
+        (protocol, peer): (&str, &Peer),
         mut rest: Rest,
     ) -> Response<Down> {
         let upstream = self.destination.upstream(&head);

@@ -254,10 +254,10 @@ impl Route {
         if let Target::Header(name, true) = &self.target {
             head.headers.remove(name);
         }
-        if let Some(to) = &self.prefix_rewrite {
-            if let Some(target) = self.rewritten(&head.target, to) {
-                head.target = target;
-            }
+        if let Some(to) = &self.prefix_rewrite
+            && let Some(target) = self.rewritten(&head.target, to)
+        {
+            head.target = target;
         }
         if let Some(host) = &self.host_rewrite {
             head.say_host(host.clone());
