@@ -1,4 +1,4 @@
-"""Builds the C extension with the header of the core: of the one in this checkout, or else of the one installed."""
+"""Builds the C extension with the core's header, from this checkout or, without one, from the installed core."""
 
 import sys
 from pathlib import Path
@@ -12,6 +12,6 @@ if (CHECKOUT / "proxywasm_host").is_dir():
 try:
     from proxywasm_host.extension import build_command
 except ImportError:
-    setup(setup_requires=["proxywasm-host>=0.1,<0.2"])  # pip installs it, and runs this again
+    setup(setup_requires=["proxywasm-host>=0.1,<0.2"])  # pip installs the core, and runs this file again
 else:
     setup(cmdclass={"build_ext": build_command()})

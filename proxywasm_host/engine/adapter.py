@@ -90,8 +90,8 @@ def _memory_name(version: int) -> bytes:
 def memory_capsule(address: int, version: int = 1) -> object:
     """Make the capsule `native_range` of a memory. `address` is that of a ``Proxywasm_memory``.
 
-    `version` is the ``PROXYWASM_NATIVE_ABI`` that the struct was made for. It is a constant of the engine, because the
-    core may be newer, and must not read an old struct as a new one. The default is for engines without that constant.
+    `version` is the ``PROXYWASM_NATIVE_ABI`` for which the struct was made. Engines pass a constant, because the core
+    may be newer, and must not read an old struct as a new one. The default is for engines that do not pass it.
 
     Raises: ValueError if `address` is 0.
     """

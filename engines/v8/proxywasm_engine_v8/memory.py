@@ -11,7 +11,7 @@ from .routes import Isolate
 __all__ = ["MEMORY_ABI", "MovingMemory", "V8Memory"]
 
 MEMORY_ABI = 1
-"""The version of ``proxywasm_host.h`` whose ``Proxywasm_memory`` is `V8Memory._range`."""
+"""The version of ``proxywasm_host.h`` that defines the layout of `V8Memory._range`, a ``Proxywasm_memory``."""
 
 
 class V8Memory:

@@ -213,7 +213,7 @@ class WasmtimeEngine:
 
 
 def _unavailable(reason: str) -> EngineUnavailable:
-    """The error for a route that was asked for."""
+    """The error for a requested route that is not available."""
     if reason.endswith(TURNED_OFF):
         return EngineUnavailable("wasmtime", f"not usable: {reason}", "remove that setting, or take another route")
     upgrade = remedy.install_engine("proxywasm-engine-wasmtime", upgrade=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["MEMORY_ABI", "FastInstance", "FastMemory"]
 
 MEMORY_ABI = 1
-"""The version of ``proxywasm_host.h`` whose ``Proxywasm_memory`` is `FastMemory._range`."""
+"""The version of ``proxywasm_host.h`` that defines the layout of `FastMemory._range`, a ``Proxywasm_memory``."""
 _HOST_RAISED = b"a host function raised an exception"
 
 
