@@ -1,12 +1,12 @@
-"""The base of carriers in an event loop: reads and writes the client while the request is at upstream.
+"""The base of carriers in an event loop: serves the client while upstream answers.
 
 A carrier defines the steps (`begin`, `read`, `feed`, `write`, `ask`). This module decides when they run:
 
-* Usually the task that has fed the exchange also sends the parts that came out, and no task is made. Only while a
-  filter holds a part does another task wait for the client's next part.
-* One `read` and one `write` run at a time.
-* When the client is answered otherwise, or is gone, `ask` may go on, but its response is ignored. If the response has
-  to be cut, `ask` is cancelled, because nothing else may wake it.
+* Usually the task that feeds the exchange also sends the resulting parts, and no other task is needed. Only while a
+  filter holds a part does a second task wait for the client's next part.
+* At most one `read` and one `write` run at a time.
+* When a filter has answered the client, or the client has disconnected, `ask` may continue, but its response is
+  ignored. If the response has to be cut, `ask` is cancelled, because nothing else may wake it.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ AnExchange = TypeVar("AnExchange", bound=Exchange)
 
 
 class ResponseOver(OSError):
-    """Upstream's response goes on, but the client has been answered otherwise, or is gone."""
+    """Upstream sends more of a response after a filter has answered the client, or the client has disconnected."""
 
 
 class AsyncPump(Generic[AnExchange]):
-    """A request in progress. Made for each by a carrier.
+    """A request in progress. A carrier makes one for each request.
 
     Args:
-        driver: of the exchange's stream, in this event loop.
-        exchange: has not begun. The pump is what it wakes.
-        task: of asyncio, in which `run` runs, if it is known.
+        driver: the one of the exchange's stream, in this event loop.
+        exchange: one that has not begun. It wakes the pump.
+        task: the asyncio task that runs `run`, if known.
     """
 
     logger: ClassVar = logger
-    # A dictionary for each request takes longer.
+    # A dictionary for each request would take longer.
     __slots__ = (
         "_asking",
         "_awaiting",
@@ -61,25 +61,25 @@ class AsyncPump(Generic[AnExchange]):
         self.exchange = exchange
         self._task = task
         self._asking: Interruptible | Task | None = None
-        """`ask`, while it runs."""
+        """What to cancel to end `ask`, while that runs."""
         self._cut = False
-        """It was cancelled by us."""
+        """Whether the pump has cancelled `ask`."""
         self._sending = self._reading = False
         self._awaiting: Interruptible | None = None
-        """`read`, while it waits."""
+        """What to cancel to end `read`, while that waits."""
         self._reader: anyio.CancelScope | None = None
         self._change: anyio.Event | None = None
         self._error: Exception | None = None
         exchange.wake = self._woken
 
-    # -- What a carrier does in its own way ----------------------------------------------------------------------
+    # -- For carriers to define ----------------------------------------------------------------------------------
 
     def begin(self) -> Awaitable[None] | None:
-        """Feed the request's head: now, or when what is returned is awaited."""
+        """Feed the request's head, either at once or when the result is awaited."""
         raise NotImplementedError
 
     def read(self) -> Awaitable[Any]:
-        """Return the client's next part, or that the client has left; ``None`` if nobody needs it. May be cancelled."""
+        """Return the client's next part, a disconnect included, or ``None`` for one to ignore. May be cancelled."""
         raise NotImplementedError
 
     def feed(self, part: Any) -> None:
@@ -87,17 +87,17 @@ class AsyncPump(Generic[AnExchange]):
         raise NotImplementedError
 
     def write(self, part: ToClient) -> Awaitable[None]:
-        """Send the client a part. Raises: OSError, if it is gone."""
+        """Send the client a part. Raises: OSError, if the client has disconnected."""
         raise NotImplementedError
 
     def ask(self, head: RequestHead) -> Awaitable[None]:
-        """Send the request upstream, feed the response. May end before the response does, or raise."""
+        """Send the request upstream and feed the response. May return before the response ends, or raise."""
         raise NotImplementedError
 
     # -- The exchange --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """From the request's head to the end. Raises what `ask` raises while it is heard, and StreamReset."""
+        """Run the request to its end. Raises: StreamReset, and errors of `ask` unless its response is ignored."""
         exchange = self.exchange
         try:
             waits = self.begin()
@@ -106,7 +106,7 @@ class AsyncPump(Generic[AnExchange]):
             while not (exchange.to_upstream or self._finished):
                 if exchange.over or self._reading or exchange.request_held:
                     await self._step()
-                else:  # only the head waits, for its length
+                else:  # the head waits for the length of the body
                     await self._read()
             if exchange.to_upstream and not exchange.over:
                 try:
@@ -150,14 +150,14 @@ class AsyncPump(Generic[AnExchange]):
         return gone or (exchange.finished and not self._sending)
 
     async def _step(self) -> None:
-        """Send or read one part, and return when something has changed."""
+        """Send or read one part, and return after a change."""
         if self.exchange.to_client and not self._sending:
             await self._flush()
         else:
             await self._change_beside()
 
     async def _change_beside(self) -> None:
-        """Wait until something has changed; the arrival of the client's next part is such a change."""
+        """Wait for a change, for instance the client's next part."""
         self._read_beside()
         await self._wait()
 
@@ -172,13 +172,13 @@ class AsyncPump(Generic[AnExchange]):
             self._change = None
 
     def _woken(self) -> None:
-        """Note that an event of another origin has changed the exchange."""
+        """Note that an event that the pump did not feed has changed the exchange."""
         exchange = self.exchange
         if exchange.state is CUT and self._asking is not None and not self._cut:
             self._cut = True
-            self._asking.cancel()  # nothing else may wake it
+            self._asking.cancel()  # because nothing else may wake it
         if exchange.over and self._awaiting is not None:
-            self._awaiting.cancel()  # of a client that sends no more
+            self._awaiting.cancel()  # because the client may send nothing more
         self._changed()
         if exchange.to_client and not self._sending:
             self._driver.start_soon(self._guarded, self._flush)
@@ -193,7 +193,7 @@ class AsyncPump(Generic[AnExchange]):
     # -- The client ----------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        """Take the client's next part."""
+        """Read the client's next part and feed it."""
         self._reading = True
         part: Any = None
         try:
@@ -206,7 +206,7 @@ class AsyncPump(Generic[AnExchange]):
         self._changed()
 
     def _read_beside(self) -> None:
-        """Await the client's next parts in a task, because other things may happen first."""
+        """Read the client's next parts in another task, because other events may come first."""
         if not self._reading and self.exchange.listens:
             self._reading, self._reader = True, anyio.CancelScope()
             self._driver.start_soon(self._guarded, self._read_on)
@@ -220,14 +220,14 @@ class AsyncPump(Generic[AnExchange]):
                     await self._read()
                     await self._flush()
                     if not (self.exchange.request_held and self.exchange.listens) or self.exchange.to_upstream:
-                        break  # what comes next is for others to read, or to ask for
+                        break  # another task reads the next part, or asks for it
                     self._reading = True
         finally:
             self._reading, self._reader = False, None
             self._changed()
 
     async def _flush(self) -> None:
-        """Send the client the parts that have come out, in order; if another task is doing so, wait for it."""
+        """Send the waiting parts to the client, in order. If another task is sending, wait for it first."""
         while self._sending:
             await self._wait()
         to_client = self.exchange.to_client

@@ -1,7 +1,7 @@
 """The base of carriers in event loops: each loop has a worker with its own VMs.
 
-A worker starts with the first request, unless its carrier starts it sooner, and ends when it is stopped, or with its
-loop. Each request takes the chain that is current when it begins, so a carrier can replace the chain at any time.
+A worker starts with the first request, or sooner if its carrier starts it, and ends when it is stopped or its loop
+ends. Each request uses the chain that is current when the request begins, so a carrier can replace the chain any time.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = ["EventLoopCarrier"]
 
 
 def this_task() -> Task | None:
-    """The current task of asyncio; ``None`` in another kind of event loop."""
+    """The current asyncio task; ``None`` in another kind of event loop."""
     try:
         return asyncio.current_task()
     except RuntimeError:
-        return None  # trio as a guest has a loop, and no task
+        return None  # trio in guest mode: there is an asyncio loop, but no task
 
 
 def event_loop(task: Task | None) -> object:
-    """The event loop of `this_task`, as `current_token` has it, but without the microsecond that this takes."""
+    """The event loop of `this_task`: the same as from `current_token`, which takes a microsecond."""
     return current_token().native_token if task is None else task.get_loop()
 
 
@@ -47,8 +47,8 @@ class EventLoopCarrier(Carrier):
     async def reload(self, filters: Iterable[AnyFilter]) -> None:
         """Replace the filters of this event loop, without losing a request.
 
-        They load beside the old ones; new requests get them as soon as all have loaded, requests in progress end on
-        the old ones. Raises: as `Host.load_plugin`; then nothing has changed.
+        New requests get the new filters as soon as all of them are loaded; requests in progress keep the old ones.
+        Raises: as `Host.load_plugin`; then nothing has changed.
         """
         chain = filter_list.chain(filters)
         worker = self._workers.get(current_token().native_token) or self._start()
@@ -72,7 +72,7 @@ class EventLoopCarrier(Carrier):
         addressed: Callable[[Any], tuple[bytes, bytes]],
         request: Any,
     ) -> HttpStream:
-        """A stream through those filters of the current chain that are for a request of this authority and path."""
+        """Make a stream through the filters of the current chain that match the request's authority and path."""
         return worker.host.http_stream(
             worker.chain_of(*addressed(request), properties) if worker.by_request else worker.plugins,
             properties=properties,

@@ -62,7 +62,7 @@ class Performer(Protocol):
 
 
 class ExchangeBase:
-    """A request in progress. `Exchange` adds all that is unusual."""
+    """A request in progress, on the common path. `Exchange` adds the unusual cases."""
 
     state = State.WAITING
     _feeding = False
@@ -114,22 +114,22 @@ class ExchangeBase:
         end_stream: bool | None = None,
         server: bytes = b"",
     ) -> None:
-        """The request's head.
+        """Feed the request's head.
 
         Args:
-            method: of the request.
+            method: the request's method.
             target: as on the wire: path and query, an absolute URL, or ``*``.
             scheme: ``http`` or ``https``.
-            headers: as they came, names in lower case, ``host`` among them (for HTTP/2 its ``:authority``).
-            end_stream: nothing follows; ``None`` if the headers say so, as in HTTP/1 (RFC 9112, section 6.3).
-            server: who was meant if there is no ``host``.
+            headers: as received, names in lower case, including ``host`` (in HTTP/2 from ``:authority``).
+            end_stream: nothing follows; ``None`` if the headers decide, as in HTTP/1 (RFC 9112, section 6.3).
+            server: the authority if there is no ``host``.
         """
         self._client_method = method
         self._driver.attach(self.stream, self._take)
         self._begin_closely(method, target, scheme, headers, end_stream, server)
 
     def request_body(self, data: bytes, end_stream: bool) -> None:
-        """A part of the request's body. Ignored after its end."""
+        """Feed a part of the request's body. Ignored after its end."""
         if not self._request_ended:
             self._request_ended = end_stream
             if data or end_stream:
@@ -143,11 +143,11 @@ class ExchangeBase:
         *,
         trailers: bool = False,
     ) -> None:
-        """The response's head.
+        """Feed the response's head.
 
         Args:
-            status: of the response.
-            headers: as they came.
+            status: the response's status.
+            headers: as received.
             end_stream: nothing follows.
             trailers: something may follow a body of length 0.
         """
@@ -155,7 +155,7 @@ class ExchangeBase:
             self._response_closely(status, headers, end_stream, trailers)
 
     def response_body(self, data: bytes, end_stream: bool) -> None:
-        """A part of the response's body. Ignored after its end, and when upstream is not heard any more."""
+        """Feed a part of the response's body. Ignored after its end, and once upstream is ignored (`over`)."""
         if not (self._response_ended or self.over):
             self._response_ended = end_stream
             if data or end_stream:
@@ -175,9 +175,9 @@ class ExchangeBase:
         return self.state is GONE or (self.state in (ANSWERED, CUT) and not self.to_client)
 
     def close(self, *, whole: bool = False) -> None:
-        """Both sides are done. Call it always, however the exchange ended.
+        """End the exchange. Call it always, however the exchange ended.
 
-        `whole`: the client gets all of the response, though not all of it came by here.
+        `whole`: the client gets the whole response, though not all of it passed the exchange.
         """
         self.wake = None  # its carrier refers to the exchange: break the cycle, instead of leaving it to the collector
         self._driver.detach(self.stream)
@@ -188,7 +188,7 @@ class ExchangeBase:
     # -- Out of the stream ---------------------------------------------------------------------------------------
 
     def _feed(self, todo: list[Effect], /) -> None:
-        """Take what an event of ours has brought about, up to the first effect that is not for us."""
+        """Take the effects of an event that the exchange fed, up to the first one that is not the stream's."""
         stream = self.stream
         for at, effect in enumerate(todo):
             if getattr(effect, "stream", None) is not stream:
@@ -208,25 +208,25 @@ class ExchangeBase:
         server: bytes,
         /,
     ) -> None:
-        """`begin`, whatever the request is."""
+        """`begin`, for any request."""
         raise NotImplementedError
 
     def _response_closely(
         self, status: int, headers: Iterable[tuple[bytes, bytes]], end_stream: bool, trailers: bool, /
     ) -> None:
-        """`response`, whatever it is, while upstream is heard."""
+        """`response`, for any response, unless upstream is ignored."""
         raise NotImplementedError
 
     def _take(self, effect: Effect, /) -> None:
-        """An effect of the stream, whoever brought it about. Who fed an event of ours looks by himself."""
+        """Take an effect of the stream, and wake the carrier unless it is feeding an event."""
         raise NotImplementedError
 
     def _take_in(self, effect: Effect, /) -> None:
-        """An effect of the stream, brought about by an event of ours."""
+        """Take an effect of the stream, without waking the carrier."""
         raise NotImplementedError
 
     def _leave_to_driver(self, todo: list[Effect], /) -> None:
-        """Perform what an event of ours has brought about."""
+        """Let the driver perform effects of an event that the exchange fed."""
         raise NotImplementedError
 
 

@@ -1,5 +1,5 @@
-/* An exchange in terms of ASGI in the usual case: what integrations/asgi/messages.py does with a scope and with what an
- * application sends. Whatever else comes up is left to it, by None. */
+/* Converts between an exchange and messages of ASGI in the usual cases, as integrations/asgi/messages.py does, which gets
+ * all other cases: then the result is None. */
 #include "fast_path.h"
 
 static PyObject *type_name, *body_name, *more_body_name, *status_name, *headers_name, *method_name, *scheme_name,
@@ -31,7 +31,7 @@ int asgi_names(void) {
 
 /* -- The scope -------------------------------------------------------------------------------------------------- */
 
-/* An item of a dict, borrowed; NULL, with no exception or one, if there is none. */
+/* An item of a dict, borrowed. NULL, perhaps with an exception, if it is missing. */
 static PyObject *item(PyObject *dict, PyObject *key) { return PyDict_GetItemWithError(dict, key); }
 
 static bool is_text(PyObject *object, const char *text) {
@@ -50,7 +50,7 @@ static bool is_same(PyObject *text, PyObject *bytes) {
            !memcmp(PyUnicode_DATA(text), PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
 }
 
-/* Path and query as they were on the wire; NULL, with no exception or one, where they are made otherwise. */
+/* Path and query as the client sent them. NULL, perhaps with an exception, if the Python form has to find them. */
 static PyObject *target_of(PyObject *scope) {
     PyObject *path = item(scope, raw_path_name), *query = item(scope, query_string_name);
     if (PyErr_Occurred() || item(scope, target_name) || !path || !PyBytes_CheckExact(path) || !PyBytes_GET_SIZE(path))
@@ -91,7 +91,7 @@ PyObject *asgi_begin(PyObject *module, PyObject *const *args, Py_ssize_t count) 
 
 /* -- What the application sends ----------------------------------------------------------------------------------- */
 
-/* Feeds it: 1, or 0 if it is unusual, or -1 with an exception. */
+/* Feed a message: 1; 0 if it is unusual; -1 with an exception. */
 static int feed(ExchangeBase *exchange, PyObject *message) {
     PyObject *type = item(message, type_name);
     bool is_body = is_text(type, "http.response.body");
@@ -123,7 +123,7 @@ static int feed(ExchangeBase *exchange, PyObject *message) {
     return done ? 1 : -1;
 }
 
-/* The message of a part for the client, or None if it has another form. */
+/* The message that a part for the client becomes, or None if there is not exactly one. */
 static PyObject *message_of(PyObject *part) {
     PyObject *end_stream = NULL, *first = NULL, *second = NULL, *message = NULL;
     bool is_body = (PyObject *)Py_TYPE(part) == known.body_out[RESPONSE];
@@ -151,7 +151,7 @@ static PyObject *message_of(PyObject *part) {
     return message;
 }
 
-/* Whether a filter holds a part of the response, or may. */
+/* Whether a filter may hold a part of the response. */
 static bool holds_response(const ExchangeBase *exchange) {
     if (!is_a(exchange->stream, known.http_stream, &HttpStreamBaseType)) return true;
     const FilterChainBase *chain = ((HttpStreamBase *)exchange->stream)->response;
@@ -183,7 +183,7 @@ PyObject *asgi_sent(PyObject *module, PyObject *const *args, Py_ssize_t count) {
 
 /* -- The application's scope -------------------------------------------------------------------------------------- */
 
-/* Have the item of a scope be this text, which is ASCII: 0, or -1 with an exception. */
+/* Set an item of a scope to this text, which is ASCII: 0, or -1 with an exception. */
 static int set_text(PyObject *scope, PyObject *key, PyObject *bytes) {
     if (is_same(item(scope, key), bytes)) return 0;
     PyObject *text = PyUnicode_DecodeASCII(PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes), NULL);

@@ -1,5 +1,5 @@
-/* An exchange in the usual case: the C form of ExchangeBase in integrations/exchange_base.py. Whatever is unusual is
- * left to the methods of `Exchange`, which have the rules. */
+/* The common path of an exchange: the C form of ExchangeBase in integrations/exchange_base.py. Unusual cases are left to
+ * the methods of `Exchange`, which have the rules. */
 #include "fast_path.h"
 
 typedef enum { WAITING, BEGUN, ANSWERED, CUT, GONE } State; /* as in exchange_base.py; their places in known.states */
@@ -59,7 +59,7 @@ static bool is_in(const ExchangeBase *self, State which) { return self->state ==
 
 static void enter(ExchangeBase *self, State which) { Py_XSETREF(self->state, Py_NewRef(state_of(which))); }
 
-/* What every event needs is there; or false, with an exception. */
+/* Whether the exchange has all that an event needs; false with an exception. */
 static bool is_made(const ExchangeBase *self) {
     if (self->driver && self->stream && self->to_upstream && self->to_client && self->state) return true;
     return PyErr_Format(PyExc_RuntimeError, "the exchange was never made, or is gone");
@@ -114,7 +114,7 @@ static int exchange_init(ExchangeBase *self, PyObject *args, PyObject *keywords)
 
 /* -- Out of the stream ------------------------------------------------------------------------------------------ */
 
-/* Each takes an effect in: 1, or 0 if it is unusual, or -1 with an exception. */
+/* Each takes an effect: 1; 0 if it is unusual; -1 with an exception. */
 
 static int put(PyObject *queue, PyObject *part) {
     Py_INCREF(queue);
@@ -135,13 +135,13 @@ static bool is_head(PyObject *method) {
            !memcmp(PyBytes_AS_STRING(method), "HEAD", 4);
 }
 
-/* Whether the length at this place of the headers is its sender's, and nobody changes the body. */
+/* Whether the length at this index of the headers is the sender's, and no filter changes the body. */
 static int is_true_length(const ExchangeBase *self, PyObject *headers, PyObject *place, PyObject *came) {
     Py_ssize_t at = PyLong_AsSsize_t(place);
-    if (at < 0) return PyErr_Occurred() ? -1 : 1; /* there is none */
+    if (at < 0) return PyErr_Occurred() ? -1 : 1; /* no length */
     if (!self->fix_content_length) return 1;
     if (!came || !PyLong_CheckExact(came)) return 0;
-    PyObject *told = PyTuple_GET_ITEM(PyList_GET_ITEM(headers, at), 1); /* digits, as wire.c found them */
+    PyObject *told = PyTuple_GET_ITEM(PyList_GET_ITEM(headers, at), 1); /* digits, as wire.c has checked */
     if (strtoll(PyBytes_AS_STRING(told), NULL, 10) != PyLong_AsLongLong(came)) return PyErr_Occurred() ? -1 : 0;
     int changes = is_true(self->stream, changes_bodies_name);
     return changes < 0 ? -1 : !changes;
@@ -256,7 +256,7 @@ static int feed(ExchangeBase *self, PyObject *todo) {
     return 0;
 }
 
-/* Takes `todo` over, which the stream gave: 0, or -1 with an exception. */
+/* Takes ownership of `todo`, the stream's effects: 0, or -1 with an exception. */
 static int fed(ExchangeBase *self, PyObject *todo) {
     int failed = -1;
     if (todo && !PyList_CheckExact(todo)) PyErr_Format(PyExc_TypeError, "effects are a list, not %R", todo);
@@ -298,7 +298,7 @@ int exchange_begin_plain(ExchangeBase *self, PyObject *const *given) {
     PyObject *const came[] = {given[3], given[0], given[1], given[2], given[5]};
     PyObject *plain = wire_received_request(NULL, came, 5);
     if (!plain || plain == Py_None) return Py_XDECREF(plain), plain ? 0 : -1;
-    PyObject *length = PyTuple_GET_ITEM(plain, 1), *chunked = PyTuple_GET_ITEM(plain, 2); /* it is clean */
+    PyObject *length = PyTuple_GET_ITEM(plain, 1), *chunked = PyTuple_GET_ITEM(plain, 2); /* clean */
     int ends = given[4] != Py_None ? PyObject_IsTrue(given[4]) : chunked != Py_True && !PyObject_IsTrue(length);
     int failed = ends < 0;
     if (!failed) {
@@ -384,7 +384,7 @@ static PyObject *exchange_close(ExchangeBase *self, PyObject *const *args, Py_ss
     static const Signature SIGNATURE = {"close", 0, 0, {"whole"}};
     PyObject *given[] = {Py_False}, *todo = NULL;
     if (!take(&SIGNATURE, args, count, keywords, given) || !is_made(self)) return NULL;
-    Py_XSETREF(self->wake, Py_NewRef(Py_None)); /* who carries an exchange keeps it, too */
+    Py_XSETREF(self->wake, Py_NewRef(Py_None)); /* its carrier refers to the exchange: break the cycle */
     PyObject *driver = Py_NewRef(self->driver), *stream = Py_NewRef(self->stream);
     int failed = told(PyObject_CallMethodOneArg(driver, detach_name, stream)), whole = is_in(self, ANSWERED);
     if (!failed && !whole) whole = PyObject_IsTrue(given[0]);
@@ -447,47 +447,47 @@ static void exchange_dealloc(ExchangeBase *self) {
 static PyMethodDef exchange_methods[] = {
     {EVENT(begin),
      "begin($self, method, target, scheme, headers, end_stream=None, server=b'')\n--\n\n"
-     "The request's head.\n\n"
+     "Feed the request's head.\n\n"
      "Args:\n"
-     "    method: of the request.\n"
+     "    method: the request's method.\n"
      "    target: as on the wire: path and query, an absolute URL, or ``*``.\n"
      "    scheme: ``http`` or ``https``.\n"
-     "    headers: as they came, names in lower case, ``host`` among them (for HTTP/2 its ``:authority``).\n"
-     "    end_stream: nothing follows; ``None`` if the headers say so, as in HTTP/1 (RFC 9112, section 6.3).\n"
-     "    server: who was meant if there is no ``host``."},
+     "    headers: as received, names in lower case, including ``host`` (in HTTP/2 from ``:authority``).\n"
+     "    end_stream: nothing follows; ``None`` if the headers decide, as in HTTP/1 (RFC 9112, section 6.3).\n"
+     "    server: the authority if there is no ``host``."},
     {EVENT(request_body), "request_body($self, data, end_stream)\n--\n\n"
-                          "A part of the request's body. Ignored after its end."},
+                          "Feed a part of the request's body. Ignored after its end."},
     {EVENT(response), "response($self, status, headers, end_stream=False, *, trailers=False)\n--\n\n"
-                      "The response's head.\n\n"
+                      "Feed the response's head.\n\n"
                       "Args:\n"
-                      "    status: of the response.\n"
-                      "    headers: as they came.\n"
+                      "    status: the response's status.\n"
+                      "    headers: as received.\n"
                       "    end_stream: nothing follows.\n"
                       "    trailers: something may follow a body of length 0."},
     {EVENT(response_body),
      "response_body($self, data, end_stream)\n--\n\n"
-     "A part of the response's body. Ignored after its end, and when upstream is not heard any more."},
+     "Feed a part of the response's body. Ignored after its end, and once upstream is ignored (`over`)."},
     {EVENT(close), "close($self, *, whole=False)\n--\n\n"
-                   "Both sides are done. Call it always, however the exchange ended.\n\n"
-                   "`whole`: the client gets all of the response, though not all of it came by here."},
+                   "End the exchange. Call it always, however the exchange ended.\n\n"
+                   "`whole`: the client gets the whole response, though not all of it passed the exchange."},
     {"_feed", (PyCFunction)exchange_feed, METH_O,
      "_feed($self, todo, /)\n--\n\n"
-     "Take what an event of ours has brought about, up to the first effect that is not for us."},
+     "Take the effects of an event that the exchange fed, up to the first one that is not the stream's."},
     {"_begin_closely", to_override, METH_VARARGS,
      "_begin_closely($self, method, target, scheme, headers, end_stream, server, /)\n--\n\n"
-     "`begin`, whatever the request is."},
+     "`begin`, for any request."},
     {"_response_closely", to_override, METH_VARARGS,
      "_response_closely($self, status, headers, end_stream, trailers, /)\n--\n\n"
-     "`response`, whatever it is, while upstream is heard."},
+     "`response`, for any response, unless upstream is ignored."},
     {"_take", to_override, METH_VARARGS,
      "_take($self, effect, /)\n--\n\n"
-     "An effect of the stream, whoever brought it about. Who fed an event of ours looks by himself."},
+     "Take an effect of the stream, and wake the carrier unless it is feeding an event."},
     {"_take_in", to_override, METH_VARARGS,
      "_take_in($self, effect, /)\n--\n\n"
-     "An effect of the stream, brought about by an event of ours."},
+     "Take an effect of the stream, without waking the carrier."},
     {"_leave_to_driver", to_override, METH_VARARGS,
      "_leave_to_driver($self, todo, /)\n--\n\n"
-     "Perform what an event of ours has brought about."},
+     "Let the driver perform effects of an event that the exchange fed."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -529,7 +529,7 @@ static PyGetSetDef exchange_getset[] = {
 PyTypeObject ExchangeBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.ExchangeBase",
-    .tp_doc = "A request in progress. `Exchange` adds all that is unusual.",
+    .tp_doc = "A request in progress, on the common path. `Exchange` adds the unusual cases.",
     .tp_basicsize = sizeof(ExchangeBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,

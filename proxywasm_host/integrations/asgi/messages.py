@@ -1,10 +1,13 @@
 """Converts between an exchange and messages of ASGI, without I/O.
 
-The C extension (``native/asgi.c``), if it is there, does the usual cases. `usual_begin` feeds an exchange the head of
-its scope, and returns the target. `usual_scope` makes the application's scope from a scope, its target and a head.
-`usual_sent` feeds an exchange a message of the application, and returns the message that came out for the server (then
-no filter holds a part of the response), or ``True`` if anything else may have come out. Each returns ``None`` if it has
-done nothing.
+The C extension (``native/asgi.c``), if it was built, handles the usual cases:
+
+* `usual_begin` feeds an exchange the head of its scope, and returns the target.
+* `usual_scope` makes the application's scope from the client's scope, its target, and a head.
+* `usual_sent` feeds an exchange a message from the application. It returns the resulting message for the server, if
+  that is the only result and no filter holds a part of the response, and ``True`` otherwise.
+
+Each returns ``None`` if the case is unusual; then it has done nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ logger = logging.getLogger("proxywasm_host.asgi")
 
 
 def nothing(*_: Any) -> None:
-    """The form without the C extension: it does nothing."""
+    """Do nothing: the form without the C extension."""
 
 
 usual_begin, usual_scope, usual_sent = (
@@ -39,8 +42,8 @@ usual_begin, usual_scope, usual_sent = (
 
 
 def exchange_of(driver: Performer, stream: HttpStream, scope: Scope, fix_content_length: bool) -> AsgiExchange:
-    """An exchange of a scope; the rest as `Exchange`."""
-    exchange = AsgiExchange(driver, stream)  # without keywords, which take half the time that this does
+    """Make the exchange for a scope. The other arguments are those of `Exchange`."""
+    exchange = AsgiExchange(driver, stream)  # without keywords, which would take half as long again
     exchange._log = logger
     if not fix_content_length:
         exchange._fix_content_length = False
@@ -54,23 +57,23 @@ def exchange_of(driver: Performer, stream: HttpStream, scope: Scope, fix_content
 
 
 class AsgiExchange(Exchange):
-    """The exchange of one scope. Made by `exchange_of`."""
+    """The exchange for one scope. Made by `exchange_of`."""
 
-    # With slots and no __init__: both take a tenth of the time of all that is done here for a request.
+    # With slots and no __init__: a dictionary and a call would take a tenth of the time that ASGI takes for a request.
     __slots__ = ("_head_ends", "_sends_trailers", "scope", "target", "trailers")
 
     scope: Scope
     target: bytes
-    """Of the request, as it was asked for."""
+    """The client's request target."""
     _head_ends: bool
-    """The application has not been told yet that its request has no body."""
+    """Whether the application still has to be told that the request has no body."""
     trailers: list[tuple[bytes, bytes]] | None
-    """The announced trailers that the application has sent so far."""
+    """The trailers that the application has sent so far; ``None`` if it announced none."""
     _sends_trailers: bool
     """Whether the server was told that trailers follow."""
 
     def begin_with(self, first: Message | None, tells: bool) -> None:
-        """The head of the request, which `tells_the_end` or not; with the server's first message, if it came."""
+        """Feed the request's head, and the server's first message if it was read. `tells`: as `tells_the_end`."""
         scope = self.scope
         self.target = target(scope)
         ends: bool | None = None
@@ -90,14 +93,14 @@ class AsgiExchange(Exchange):
             self.from_server(first)
 
     def from_server(self, message: Message) -> None:
-        """Take a message that the server's ``receive`` returned."""
+        """Feed a message from the server's ``receive``."""
         if message["type"] != "http.disconnect":
             self.request_body(bytes(message.get("body", b"")), not message.get("more_body", False))
         elif self.state is not State.ANSWERED:
             self.client_gone()
 
     def from_application(self, message: Message) -> bool:
-        """Take a message that the application sent. Returns whether it was for us. Raises: ResponseOver."""
+        """Feed a message from the application. Returns whether the exchange handles its type. Raises: ResponseOver."""
         kind = message["type"]
         if kind == BODY:
             more = message.get("more_body", False)
@@ -117,7 +120,7 @@ class AsgiExchange(Exchange):
         return True
 
     def upstream_scope(self, head: RequestHead) -> Scope:
-        """The application's scope."""
+        """Make the application's scope."""
         self._head_ends = head.end_stream
         usual: Scope | None = usual_scope(self.scope, self.target, head)
         if usual is not None:
@@ -126,7 +129,7 @@ class AsgiExchange(Exchange):
         return upstream_scope(self.scope, self.target, head, chunked=chunked)
 
     def for_application(self) -> Message | None:
-        """The next message for the application's ``receive``, if something has come out."""
+        """The next message for the application's ``receive``, or ``None`` if there is nothing to pass."""
         if self._head_ends:
             self._head_ends = False
             return REQUEST_END
@@ -138,7 +141,7 @@ class AsgiExchange(Exchange):
         return REQUEST_END  # ASGI has no trailers of requests
 
     def for_server(self, part: ToClient) -> list[Message]:
-        """A part for the client, for the server's ``send``."""
+        """The messages for the server's ``send`` that a part for the client becomes."""
         if isinstance(part, ResponseBody):
             return [{"type": BODY, "body": part.data, "more_body": not part.end_stream}]
         if isinstance(part, ResponseHead):
@@ -151,4 +154,4 @@ class AsgiExchange(Exchange):
         if isinstance(part, ResponseTrailers):
             end: Message = {"type": TRAILERS, "headers": part.trailers, "more_trailers": False}
             return [RESPONSE_END, end] if self._sends_trailers else [RESPONSE_END]
-        return []  # ASGI has no heads of 1xx
+        return []  # ASGI has no interim responses

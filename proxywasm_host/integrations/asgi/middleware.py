@@ -1,7 +1,7 @@
 """The ASGI middleware.
 
-HTTP requests pass the filters; WebSockets and lifespan events go to the application untouched. The worker of an event
-loop starts and stops with the application's lifespan, or starts with the first request where there is no lifespan.
+HTTP requests pass the filters; WebSockets and lifespan events go to the application unchanged. The worker of an event
+loop starts and stops with the application's lifespan; without a lifespan, it starts with the first request.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class ProxyWasmMiddleware(EventLoopCarrier):
     """Runs filters in front of an ASGI application.
 
     Args: those of `Carrier`; `properties` may be a function of the scope, `clients` are those of `AsyncDriver`. Each
-        event loop has a host of its own.
+        event loop has its own host.
 
-    Filters load when the application starts; if one cannot be loaded, its error is raised then.
+    Filters load when the application starts. If one cannot be loaded, the start fails with its error.
     """
 
     logger = logging.getLogger("proxywasm_host.asgi")
@@ -65,7 +65,7 @@ class ProxyWasmMiddleware(EventLoopCarrier):
         except Exception:
             if said:
                 raise
-            # The application has no lifespan, as its server would find out; the filters have one.
+            # An application without a lifespan raises, which servers accept; but the filters need one.
             await receive()
             await send({"type": "lifespan.startup.complete"})
             await receive()

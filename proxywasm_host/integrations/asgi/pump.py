@@ -1,8 +1,8 @@
 """Carries one exchange between an ASGI server and an application.
 
-The pump feeds the exchange with messages of the server's ``receive`` and the application's ``send``. When the client is
-answered without the application, or is gone, the application gets ``http.disconnect``; its messages are dropped, and
-sending more of a body raises `ResponseOver`.
+The pump feeds the exchange with messages from the server's ``receive`` and the application's ``send``. When a filter
+has answered the client, or the client has disconnected, the application gets ``http.disconnect``: its messages are
+dropped, and sending more of a body raises `ResponseOver`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ __all__ = ["Pump"]
 
 
 class Pump(AsyncPump[AsgiExchange]):
-    """A request in progress. Made for each by the middleware."""
+    """A request in progress. The middleware makes one for each request."""
 
     __slots__ = ("_app", "_send", "read")
     logger = logger
 
     def carry(self, app: Callable[..., Awaitable[None]], receive: Receive, send: Send) -> Awaitable[None]:
-        """From the request's head to the end. Raises what the application raises, and StreamReset."""
+        """Run the request to its end. Raises: StreamReset, and whatever the application raises."""
         self._app = app
         self.read = receive  # type: ignore[method-assign]
         self._send = send
         return self.run()
 
     def begin(self) -> Awaitable[None] | None:
-        """Give the request's head to the filters."""
+        """Pass the request's head to the filters."""
         exchange = self.exchange
         asked = usual_begin(exchange, exchange.scope)
         if asked is not None:
@@ -47,7 +47,7 @@ class Pump(AsyncPump[AsgiExchange]):
         self.exchange.begin_with(await self.read(), False)
 
     def feed(self, part: Message) -> None:
-        """Give a message of the server's to the exchange."""
+        """Feed the exchange a message from the server."""
         self.exchange.from_server(part)
 
     def write(self, part: ToClient) -> Awaitable[None]:
@@ -62,7 +62,7 @@ class Pump(AsyncPump[AsgiExchange]):
     # -- The application's side ----------------------------------------------------------------------------------
 
     def ask(self, head: RequestHead) -> Awaitable[None]:
-        """Give the request to the application."""
+        """Pass the request to the application."""
         return self._app(self.exchange.upstream_scope(head), self.receive, self.send)
 
     async def receive(self) -> Message:
@@ -72,7 +72,7 @@ class Pump(AsyncPump[AsgiExchange]):
             if exchange.over:
                 if exchange.state is State.GONE or not self._sending:
                     return DISCONNECT
-                await self._wait()  # who is told so too early may cancel the task that sends the end
+                await self._wait()  # an application that disconnects too early may cancel the task that sends the end
             elif (message := exchange.for_application()) is not None:
                 self._changed()
                 return message
@@ -86,7 +86,7 @@ class Pump(AsyncPump[AsgiExchange]):
         """The application's ``send``."""
         exchange = self.exchange
         passed = None if self._sending or exchange.trailers is not None else usual_sent(exchange, message)
-        if passed.__class__ is dict:  # then no filter holds a part of the response
+        if passed.__class__ is dict:  # a single message, and no filter holds a part of the response
             self._sending = True
             try:
                 await self._send(passed)

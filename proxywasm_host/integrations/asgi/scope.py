@@ -1,4 +1,4 @@
-"""Converts an ASGI scope to headers for filters, and their result back to a scope.
+"""Converts an ASGI scope to headers for filters, and the filters' result back to a scope.
 
 Filters see the raw path, with its percent-encoding and query. The application sees their changes.
 """
@@ -36,17 +36,17 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODILESS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "DELETE")
-"""Methods of requests that seldom have a body."""
+"""Methods whose requests seldom have a body."""
 HTTP_1 = ("1.0", "1.1")
 CHUNKED = (b"transfer-encoding", b"chunked")
 PAST_FILTERS = ("http.response.pathsend", "http.response.zerocopysend")
 """Extensions that let an application send a body past the filters."""
 TARGET = "proxywasm.target"
-"""Key in a scope: path and query as bytes, from a server that tells; ASGI itself takes ``/x?`` for ``/x``."""
+"""A key in some servers' scopes, with path and query as bytes. Without it, ASGI cannot tell ``/x?`` from ``/x``."""
 
 
 def target(scope: Scope) -> bytes:
-    """Path and query as they were on the wire."""
+    """Path and query as the client sent them."""
     told: bytes | None = scope.get(TARGET)
     if told is not None:
         return told
@@ -56,35 +56,35 @@ def target(scope: Scope) -> bytes:
 
 
 def server_address(scope: Scope) -> bytes:
-    """Host and port of the server."""
+    """Host and port of the server, as text for ``host``; empty if unknown."""
     server = scope.get("server")
     return written(server[0], server[1]) if server else b""
 
 
 @lru_cache(64)
 def written(host: str, port: int | None) -> bytes:
-    """An address, of which a server has few."""
+    """The text of an address, cached because a server has few."""
     return address((host, port)).encode()
 
 
 def addressed_by(scope: Scope) -> tuple[bytes, bytes]:
-    """Authority and path that filters will see."""
+    """The authority and the path that filters will read."""
     method, scheme = scope["method"].encode("latin-1"), scope["scheme"].encode("latin-1")
     return addressed(scope["headers"], method, target(scope), scheme, server_address(scope))
 
 
 def tells_the_end(scope: Scope) -> bool:
-    """Whether the headers say if a body follows; else it may end with a part that is empty, as in HTTP/2."""
+    """Whether the headers tell if a body follows. Otherwise the first part may be empty and the last, as in HTTP/2."""
     return scope["http_version"] in HTTP_1 or any(name == LENGTH for name, _ in scope["headers"])
 
 
 def upstream_scope(scope: Scope, asked: bytes, head: RequestHead, *, chunked: bool) -> Scope:
-    """The scope for the application, of what came out of the filters.
+    """Make the application's scope from the head that left the filters.
 
-    `asked` is the `target` of the client's request; `chunked`: its body came without a length.
+    `asked`: the `target` of the client's request. `chunked`: its body has no length.
     """
     if chunked and not head.end_stream and scope["http_version"] in HTTP_1:
-        # Framing that upstream would see: some applications tell by it that there is a body.
+        # As upstream would get it: some applications read a body only if the headers announce one.
         head.headers.append(CHUNKED)
     method, scheme = head.method.decode("ascii"), head.scheme.decode("ascii")
     upstream = {**scope, "method": method, "scheme": scheme, "headers": head.headers}
@@ -141,11 +141,11 @@ FIND: dict[str, Callable[[Scope], PropertyValue]] = {
     "connection.tls_version": _tls_version,
     "connection.subject_peer_certificate": _peer_name,
 }
-"""Properties from a scope; the stream itself has those of its headers."""
+"""Properties that a scope has; the stream derives others from its headers."""
 
 
 def properties_of(scope: Scope, given: Mapping[str, PropertyValue]) -> ScopeProperties:
-    """Properties of one request: the embedder's, and those of the scope."""
+    """Make the properties of one request: the embedder's, and those of the scope."""
     properties = ScopeProperties()
     properties._scope = scope
     properties._given = given
@@ -155,7 +155,7 @@ def properties_of(scope: Scope, given: Mapping[str, PropertyValue]) -> ScopeProp
 class ScopeProperties(Mapping[str, PropertyValue]):
     """Properties of one request. Made by `properties_of`."""
 
-    # With slots and no __init__: these take more time than all else that is done here for a request.
+    # With slots and no __init__, which would take longer than all other code of this module for a request.
     __slots__ = ("_given", "_scope")
 
     _given: Mapping[str, PropertyValue]
