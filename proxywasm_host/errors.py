@@ -1,7 +1,7 @@
 """The errors of this library. Each message says what is wrong, where, and what to do.
 
-All errors form one tree, listed in docs/api.md. Errors of one part are in the module of that part: `Trap` in
-`engine.protocol`, `QuotaExceeded` in `services`, `PluginError` in `runtime.failure`.
+All errors form one tree. docs/api.md lists them, with the public module of each. Those that several parts raise, or
+whose part has no public module, are here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
-__all__ = ["ConfigError", "EngineUnavailable", "ModuleError", "ProxyWasmError", "UnknownEngine", "not_among"]
+__all__ = [
+    "ConfigError",
+    "EngineUnavailable",
+    "FetchError",
+    "ModuleError",
+    "ProxyWasmError",
+    "UnencodableType",
+    "UnencodableValue",
+    "UnknownEngine",
+    "Unreachable",
+]
 
 
 class ProxyWasmError(Exception):
@@ -51,10 +61,34 @@ class ModuleError(ProxyWasmError):
     code = "module"
 
 
+class FetchError(ModuleError):
+    """A module that could not be fetched, or differs from the requested one."""
+
+    code = "fetch"
+
+
+class Unreachable(FetchError):
+    """A server cannot answer now. Its last module remains usable."""
+
+    code = "unreachable"
+
+
 class ConfigError(ProxyWasmError):
     """A configuration that cannot be used."""
 
     code = "configuration"
+
+
+class UnencodableValue(ProxyWasmError, ValueError):
+    """The value of a property has no form in the ABI (SERIALIZATION_FAILURE to the guest)."""
+
+    code = "unencodable_value"
+
+
+class UnencodableType(UnencodableValue, TypeError):
+    """No value of that type has a form in the ABI."""
+
+    code = "unencodable_type"
 
 
 def not_among(what: str, name: object, known: Iterable[str], where: str = "") -> str:

@@ -13,18 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "NATIVE",
-    "NATIVE_ABI",
-    "NOTE",
-    "TURNED_OFF",
-    "build_command",
-    "check_constants",
-    "checksum",
-    "fingerprint",
-    "get_include",
-    "load",
-]
+__all__ = ["NATIVE_ABI", "TURNED_OFF", "build_command", "check_constants", "checksum", "get_include", "load"]
 
 NATIVE_ABI = 1
 """The version in ``include/proxywasm_host.h``."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["install_data_plane", "install_engine", "install_extra", "missing"]
+__all__ = ["install_engine"]
 
 NAME = "proxywasm-host"
 

@@ -16,26 +16,7 @@ from typing import TypeVar
 
 from proxywasm_host.errors import ModuleError
 
-__all__ = [
-    "CODE",
-    "CUSTOM",
-    "DATA",
-    "ELEMENT",
-    "EXPORT",
-    "FUNCTION",
-    "GLOBAL",
-    "IMPORT",
-    "MEMORY",
-    "NUMBER",
-    "PAGE",
-    "TABLE",
-    "TAG",
-    "TYPE",
-    "VALUE_TYPES",
-    "Binary",
-    "FunctionSignature",
-    "Reader",
-]
+__all__ = ["Binary", "FunctionSignature"]
 
 T = TypeVar("T")
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from proxywasm_host.errors import ProxyWasmError
 
-PAGE = (Path(__file__).parents[1] / "docs" / "api.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "api.md").read_text()
 MODULES = {
     name: re.findall(r"`(\w+)`", names)
     for name, names in re.findall(r"^### `([\w.]+)`\n\n.*\n\n(.*)$", PAGE, re.MULTILINE)
@@ -23,12 +27,66 @@ MEMBERS = {
 ERRORS = re.findall(r"^\| `(\w+)` \| `(\w+)` \| `([\w.]+)` \|$", PAGE, re.MULTILINE)
 
 
+BLOCK = re.compile(r"^( *)```(\w*).*\n((?s:.)*?)^ *```$", re.MULTILINE)
+IMPORT = re.compile(r"from (proxywasm_host[\w.]*) import (\w+(?:, \w+)*)")
+
+
+def exported(module: str) -> list[str]:
+    """The ``__all__`` of a module; read from its source if it needs a package that is not installed."""
+    try:
+        return list(import_module(module).__all__)
+    except ModuleNotFoundError:
+        [names] = [
+            node.value
+            for node in ast.parse(Path(find_spec(module).origin).read_text()).body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        ]
+        return ast.literal_eval(names)
+
+
+def imported(text: str) -> set[tuple[str, str]]:
+    """What a program imports from the core, as module and name. Of a whole module, the names that it reads."""
+    found: set[tuple[str, str]] = set()
+    modules: dict[str, str] = {}
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level and f"{node.module}.".startswith("proxywasm_host."):
+            for alias in node.names:
+                if f"{node.module}.{alias.name}" in MODULES:
+                    modules[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+                else:
+                    found.add((str(node.module), alias.name))
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if f"{alias.name}.".startswith("proxywasm_host."):
+                    modules[alias.asname or alias.name] = alias.name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in modules:
+            found.add((modules[ast.unparse(node.value)], node.attr))
+    return found
+
+
+def taught() -> set[tuple[str, str]]:
+    """What the code blocks of our documentation import from the core."""
+    found = set()
+    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("engines/*/README.md"), ROOT / "sdk/README.md"]:
+        for _, language, text in BLOCK.findall(page.read_text()):
+            if language == "python":
+                found |= imported(dedent(text))
+            else:
+                found.update((module, name) for module, names in IMPORT.findall(text) for name in names.split(", "))
+    return found
+
+
 def public() -> list[tuple[str, object]]:
     """Every public class and function, and what a class defines."""
     found = {}
     for module, names in MODULES.items():
         for name in names:
-            thing = getattr(import_module(module), name)
+            try:
+                thing = getattr(import_module(module), name)
+            except ModuleNotFoundError:  # of an extra that is not installed
+                continue
             if not (inspect.isclass(thing) or inspect.isfunction(thing)):
                 continue
             found[f"{thing.__module__}.{thing.__qualname__}"] = thing
@@ -48,7 +106,21 @@ def test_the_page_is_read():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_page_has_the_names_of_a_module(module):
-    assert MODULES[module] == sorted(import_module(module).__all__)
+    assert MODULES[module] == sorted(exported(module))
+
+
+def test_what_documentation_teaches_is_on_the_page():
+    found = taught()
+    assert {("proxywasm_host.integrations.exchange", "Exchange"), ("proxywasm_host.integrations.mitmproxy", "SCRIPT")} <= found
+    assert sorted(f"{module}: {name}" for module, name in found if name not in MODULES.get(module, ())) == []
+
+
+@pytest.mark.parametrize("name", ["v8", "wasmer", "wasmtime"])
+def test_what_an_engine_imports_is_on_the_page(name):
+    files = [file for pattern in ("*.py", "proxywasm_engine_*/**/*.py") for file in ROOT.glob(f"engines/{name}/{pattern}")]
+    found = set().union(*(imported(file.read_text()) for file in files))
+    assert ("proxywasm_host.engine.protocol", "InvalidModule") in found
+    assert sorted(f"{module}: {name}" for module, name in found if name not in MODULES.get(module, ())) == []
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -59,8 +131,7 @@ def test_the_page_has_all_that_an_object_shows_and_nothing_else(name, host, prob
 
 
 def test_every_error_is_in_one_tree_and_has_a_code_of_its_own():
-    for _, _, module in ERRORS:
-        import_module(module)
+    listed = [getattr(import_module(module), name) for name, _, module in ERRORS]
 
     def tree(kind):
         yield kind
@@ -69,8 +140,22 @@ def test_every_error_is_in_one_tree_and_has_a_code_of_its_own():
                 yield from tree(child)
 
     kinds = set(tree(ProxyWasmError))
-    assert sorted((kind.__name__, kind.code, kind.__module__) for kind in kinds) == sorted(ERRORS)
+    assert kinds == set(listed)
+    assert [(kind.__name__, kind.code) for kind in listed] == [(name, code) for name, code, _ in ERRORS]
     assert len({kind.code for kind in kinds}) == len(kinds)
+
+
+def test_every_error_can_be_imported_from_a_public_module():
+    assert [(name, module) for name, _, module in ERRORS if name not in MODULES.get(module, ())] == []
+
+
+@pytest.mark.parametrize("name", ["RequestCut", "ResponseOver"])
+def test_what_an_application_is_told_is_the_error_that_it_expects_as_well(name):
+    [module] = [module for kind, _, module in ERRORS if kind == name]
+    kind = getattr(import_module(module), name)
+    assert issubclass(kind, OSError)
+    assert str(kind("the client has gone")) == "the client has gone"
+    assert name in PAGE.partition("## Errors")[2].partition("| error |")[0]
 
 
 def test_what_is_public_has_a_docstring():

@@ -12,11 +12,10 @@ from struct import Struct
 from typing import Any, Union
 
 from proxywasm_host.abi import pairs
-from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.errors import UnencodableType, UnencodableValue
 
 __all__ = [
     "PropertyValue",
-    "UnencodableValue",
     "check_properties",
     "decode_path",
     "encode_path",
@@ -47,18 +46,6 @@ _VALUES = (
     "text, bytes, a number of at most 64 bits, a bool, a datetime with a time zone, a timedelta, None, "
     "or a mapping or a list of these"
 )
-
-
-class UnencodableValue(ProxyWasmError, ValueError):
-    """The value has no form in the ABI (SERIALIZATION_FAILURE to the guest)."""
-
-    code = "unencodable_value"
-
-
-class UnencodableType(UnencodableValue, TypeError):
-    """No value of that type has a form in the ABI."""
-
-    code = "unencodable_type"
 
 
 def decode_path(data: bytes) -> tuple[str, ...]:

@@ -17,8 +17,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from proxywasm_host.abi.custom import CustomHostcall
-from proxywasm_host.abi.values import UnencodableValue, check_properties
+from proxywasm_host.abi.values import check_properties
 from proxywasm_host.engine.registry import engine_names
+from proxywasm_host.errors import UnencodableValue
 from proxywasm_host.own_files import replace_file
 from proxywasm_host.runtime.effects import (
     Callout,

@@ -40,7 +40,7 @@ from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.runtime.tcp import TcpStream
 
-__all__ = ["Dispatcher", "Sink", "Stream", "clients_by_type"]
+__all__ = ["Dispatcher", "Sink", "Stream"]
 
 Stream = Union[HttpStream, TcpStream]
 Sink = Callable[[Any], None]

@@ -27,7 +27,7 @@ from proxywasm_host.own_files import TEMPORARY, NotOursError, check_own, open_ow
 
 from .protocol import Engine, InvalidModule, Module
 
-__all__ = ["GIB", "Loaded", "ModuleCache", "default_directory"]
+__all__ = ["Loaded", "ModuleCache", "default_directory"]
 
 GIB = 1 << 30
 _MAGIC = b"pwhcache"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxywasm_host.fetch.reference import FetchError
+from proxywasm_host.errors import FetchError
 
 __all__ = ["DOCKER_HUB", "Credentials", "default_config", "find_credentials"]
 

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from proxywasm_host.engine.cache import GIB, default_directory
+from proxywasm_host.errors import FetchError, Unreachable
 from proxywasm_host.fetch.credentials import default_config, find_credentials
 from proxywasm_host.fetch.image import Absent, module_of
 from proxywasm_host.fetch.reference import (
-    FetchError,
     PullPolicy,
     Reference,
-    Unreachable,
     check_sha256,
     checked,
     digest_of,

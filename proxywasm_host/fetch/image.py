@@ -14,7 +14,8 @@ import zlib
 from pathlib import PurePosixPath
 from typing import Any
 
-from proxywasm_host.fetch.reference import FetchError, check_sha256
+from proxywasm_host.errors import FetchError
+from proxywasm_host.fetch.reference import check_sha256
 from proxywasm_host.fetch.store import Store
 
 __all__ = ["INDEXES", "MANIFESTS", "MAX_MANIFEST", "Absent", "module_of"]

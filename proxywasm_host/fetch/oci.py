@@ -10,9 +10,10 @@ import json
 from urllib.parse import urlencode
 from urllib.request import parse_http_list, parse_keqv_list
 
+from proxywasm_host.errors import FetchError
 from proxywasm_host.fetch.credentials import DOCKER_HUB, Credentials
 from proxywasm_host.fetch.image import INDEXES, MANIFESTS, MAX_MANIFEST, Absent, module_of
-from proxywasm_host.fetch.reference import SHA256, FetchError, Reference
+from proxywasm_host.fetch.reference import SHA256, Reference
 from proxywasm_host.fetch.session import Answer, Session
 from proxywasm_host.fetch.store import Store
 

@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from proxywasm_host.errors import ModuleError
+from proxywasm_host.errors import FetchError
 
 __all__ = [
     "SHA256",
-    "FetchError",
     "PullPolicy",
     "Reference",
-    "Unreachable",
     "check_sha256",
     "checked",
     "digest_of",
@@ -42,18 +40,6 @@ REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 HOW = "write it as oci://registry/repository:tag, or oci://registry/repository@sha256:…"
-
-
-class FetchError(ModuleError):
-    """A module that could not be fetched, or differs from the requested one."""
-
-    code = "fetch"
-
-
-class Unreachable(FetchError):
-    """A server cannot answer now. Its last module remains usable."""
-
-    code = "unreachable"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ try:
 except ModuleNotFoundError as error:
     raise remedy.missing("oci", error) from None
 
-from proxywasm_host.fetch.reference import FetchError, Unreachable
+from proxywasm_host.errors import FetchError, Unreachable
 
 __all__ = ["Answer", "Session", "run"]
 

@@ -19,6 +19,7 @@ import anyio
 
 from proxywasm_host.driver.asynchronous import AsyncDriver
 from proxywasm_host.driver.interrupt import Interruptible, Task, goes_on
+from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.integrations.exchange import Exchange, RequestHead, ToClient
 from proxywasm_host.integrations.exchange_base import CUT, GONE, logger
 
@@ -27,8 +28,10 @@ __all__ = ["AsyncPump", "ResponseOver"]
 AnExchange = TypeVar("AnExchange", bound=Exchange)
 
 
-class ResponseOver(OSError):
+class ResponseOver(ProxyWasmError, OSError):
     """Upstream sends more of a response after a filter has answered the client, or the client has disconnected."""
+
+    code = "response_over"
 
 
 class AsyncPump(Generic[AnExchange]):

@@ -63,7 +63,6 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
 
 __all__ = [
-    "CLIENT_GONE",
     "Exchange",
     "Informational",
     "RequestHead",

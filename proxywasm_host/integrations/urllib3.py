@@ -31,7 +31,7 @@ from proxywasm_host.integrations.outgoing import OUTGOING, Answer, Outgoing, fra
 from proxywasm_host.integrations.threads import ThreadCarrier
 from proxywasm_host.integrations.wsgi.environ import text_of
 
-__all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmPoolManager", "answer_of", "encoded", "parts_of", "received"]
+__all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmPoolManager"]
 
 CHUNK = 65536
 USER_AGENT = f"python-urllib3/{urllib3.__version__}"  # type: ignore[attr-defined]

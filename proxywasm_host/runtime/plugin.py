@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from proxywasm_host.abi.linking import Import, look_up
 from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.types import BufferType
-from proxywasm_host.abi.values import PropertyValue, UnencodableValue
-from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.errors import ProxyWasmError, UnencodableValue
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
 from proxywasm_host.runtime.failure_policy import FailurePolicy

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import AbiVersion, MapType
-from proxywasm_host.abi.values import MAX_SEGMENTS, PropertyValue, UnencodableValue
+from proxywasm_host.abi.values import MAX_SEGMENTS, PropertyValue
+from proxywasm_host.errors import UnencodableValue
 from proxywasm_host.runtime.fast_path import REQUEST, RESPONSE
 from proxywasm_host.services.quota import MIB, Quota
 

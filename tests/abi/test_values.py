@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxywasm_host.abi import pairs
-from proxywasm_host.abi.values import UnencodableValue, decode_path, encode_path, encode_value
+from proxywasm_host.abi.values import decode_path, encode_path, encode_value
+from proxywasm_host.errors import UnencodableValue
 
 PATHS = {
     "one segment": (b"plugin_name", ("plugin_name",)),

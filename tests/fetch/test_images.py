@@ -8,7 +8,7 @@ import json
 import pytest
 
 from proxywasm_host import FilterConfig, Host, Services
-from proxywasm_host.fetch.reference import FetchError
+from proxywasm_host.errors import FetchError
 from tests.fetch.registry import (
     DOCKER,
     DOCKER_CONFIG,

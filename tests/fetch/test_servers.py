@@ -16,9 +16,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from proxywasm_host.errors import FetchError
 from proxywasm_host.fetch.credentials import find_credentials
 from proxywasm_host.fetch.fetcher import ModuleFetcher
-from proxywasm_host.fetch.reference import FetchError, name_of, reference_of
+from proxywasm_host.fetch.reference import name_of, reference_of
 from tests.fetch.conftest import certificate
 from tests.fetch.registry import digest, running
 from tests.support import code

@@ -15,8 +15,8 @@ from wsgiref.validate import validator
 
 import pytest
 
-from proxywasm_host import PluginError, Services
-from proxywasm_host.integrations.wsgi import Filter, ProxyWasmMiddleware, StreamReset
+from proxywasm_host import PluginError, ProxyWasmError, Services
+from proxywasm_host.integrations.wsgi import Filter, ProxyWasmMiddleware, RequestCut, StreamReset
 from proxywasm_host.runtime.effects import HttpCall, HttpCallReply
 from tests.integrations.test_asgi import CALL, ENDED, ENDS, RESUME
 from tests.support import code
@@ -191,10 +191,16 @@ def test_a_request_that_breaks_off_is_not_taken_for_whole(wrap, log, filter):
 
 
 def test_a_response_to_a_request_that_breaks_off_is_cut(wrap):
+    told = []
+
     def app(environ, start_response):
         start_response("200 OK", [])
         yield environ["wsgi.input"].read(3)
-        yield environ["wsgi.input"].read()
+        try:
+            environ["wsgi.input"].read()
+        except OSError as error:
+            told.append(error)
+            raise
 
     response = Response()
     environ = {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(b"hel"), "CONTENT_LENGTH": "5"}
@@ -204,6 +210,7 @@ def test_a_response_to_a_request_that_breaks_off_is_cut(wrap):
     with pytest.raises(StreamReset):
         next(parts)
     parts.close()
+    assert [(type(error), isinstance(error, ProxyWasmError)) for error in told] == [(RequestCut, True)]
 
 
 def test_a_length_without_end_is_none(wrap):

@@ -12,7 +12,8 @@ from typing import Any
 from proxywasm_host.abi.context import Context, VmState
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import Status
-from proxywasm_host.abi.values import UnencodableValue, encode_value
+from proxywasm_host.abi.values import encode_value
+from proxywasm_host.errors import UnencodableValue
 from proxywasm_host.services import ForeignCallFailed
 from proxywasm_host.services.expressions import Expression
 

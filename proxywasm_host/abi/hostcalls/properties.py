@@ -5,7 +5,8 @@ from __future__ import annotations
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import Status
-from proxywasm_host.abi.values import UnencodableValue, decode_path, encode_text, encode_value
+from proxywasm_host.abi.values import decode_path, encode_text, encode_value
+from proxywasm_host.errors import UnencodableValue
 
 
 def proxy_get_property(vm: VmState, path: bytes) -> bytes | Refusal:

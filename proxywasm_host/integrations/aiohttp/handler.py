@@ -12,7 +12,8 @@ from multidict import CIMultiDict
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.integrations.asynchronous import ResponseOver
-from proxywasm_host.integrations.exchange import CLIENT_GONE, Exchange
+from proxywasm_host.integrations.exchange import Exchange
+from proxywasm_host.integrations.exchange_base import CLIENT_GONE
 from proxywasm_host.runtime.effects import RequestBody
 
 __all__ = ["Body", "Loop", "Writer"]

@@ -16,7 +16,8 @@ from proxywasm_host.driver.worker import Worker
 from proxywasm_host.integrations.aiohttp.handler import Body, Loop, Writer
 from proxywasm_host.integrations.aiohttp.heads import Response, decoded, received
 from proxywasm_host.integrations.asynchronous import AsyncPump
-from proxywasm_host.integrations.exchange import CLIENT_GONE, Exchange, RequestHead, ResponseHead, State, ToClient
+from proxywasm_host.integrations.exchange import Exchange, RequestHead, ResponseHead, State, ToClient
+from proxywasm_host.integrations.exchange_base import CLIENT_GONE
 from proxywasm_host.runtime.effects import ResponseBody
 from proxywasm_host.runtime.http import HttpStream
 

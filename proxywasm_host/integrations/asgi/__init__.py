@@ -6,8 +6,9 @@ from proxywasm_host.driver.filters import Filter
 
 try:
     from proxywasm_host.integrations.asgi.middleware import ProxyWasmMiddleware
+    from proxywasm_host.integrations.asynchronous import ResponseOver
     from proxywasm_host.integrations.exchange import StreamReset
 except ModuleNotFoundError as error:
     raise remedy.missing("asgi", error) from None
 
-__all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmMiddleware", "StreamReset"]
+__all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmMiddleware", "ResponseOver", "StreamReset"]

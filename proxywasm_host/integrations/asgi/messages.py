@@ -18,8 +18,8 @@ from typing import Any
 from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.integrations.asgi.scope import Message, Scope, server_address, target, upstream_scope
 from proxywasm_host.integrations.asynchronous import ResponseOver
-from proxywasm_host.integrations.exchange import CLIENT_GONE, Exchange, RequestHead, ResponseHead, State, ToClient
-from proxywasm_host.integrations.exchange_base import Performer
+from proxywasm_host.integrations.exchange import Exchange, RequestHead, ResponseHead, State, ToClient
+from proxywasm_host.integrations.exchange_base import CLIENT_GONE, Performer
 from proxywasm_host.runtime.effects import RequestBody, ResponseBody, ResponseTrailers
 from proxywasm_host.runtime.http import HttpStream
 

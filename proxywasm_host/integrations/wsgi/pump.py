@@ -16,7 +16,9 @@ from contextlib import closing, suppress
 from typing import Any
 
 from proxywasm_host.driver.threaded import ThreadDriver
-from proxywasm_host.integrations.exchange import CLIENT_GONE, ResponseHead
+from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.integrations.exchange import ResponseHead
+from proxywasm_host.integrations.exchange_base import CLIENT_GONE
 from proxywasm_host.integrations.headers import length_of
 from proxywasm_host.integrations.synchronous import Sent, ThreadPump
 from proxywasm_host.integrations.wsgi.application import AppResponse, Input
@@ -31,14 +33,16 @@ from proxywasm_host.integrations.wsgi.environ import (
 )
 from proxywasm_host.runtime.http import HttpStream
 
-__all__ = ["Pump"]
+__all__ = ["Pump", "RequestCut"]
 
 CHUNK = 65536
 logger = logging.getLogger("proxywasm_host.wsgi")
 
 
-class RequestCut(OSError):
+class RequestCut(ProxyWasmError, OSError):
     """The application reads a body that broke off, because its client has gone."""
+
+    code = "request_cut"
 
 
 class Pump(ThreadPump):
