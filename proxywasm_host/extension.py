@@ -25,17 +25,18 @@ TURNED_OFF = "off, because of PROXYWASM_NATIVE"
 def checksum(files: Iterable[Path]) -> int | None:
     """A checksum of the names and contents of files, in any order; ``None`` without files."""
     number = None
-    for path in sorted(files):
+    for path in sorted(files, key=lambda path: (path.name, path)):  # paths may be relative or absolute
         number = zlib.crc32(path.read_bytes(), zlib.crc32(path.name.encode(), number or 0))
     return number
 
 
 def fingerprint(sources: Path) -> int | None:
-    """The checksum of the C files in a directory; ``None`` without C files.
+    """The checksum of the C files in a directory and of the headers that they share; ``None`` without C files.
 
     `build_command` stores it as ``FINGERPRINT`` in the extension built from those files.
     """
-    return checksum(path for path in sources.iterdir() if path.suffix in (".c", ".h")) if sources.is_dir() else None
+    found = [path for path in sources.iterdir() if path.suffix in (".c", ".h")] if sources.is_dir() else []
+    return checksum([*found, *Path(get_include()).glob("*.h")]) if found else None
 
 
 def load(name: str) -> tuple[Any, str]:
@@ -76,14 +77,14 @@ def check_constants(native: Any, /, **constants: int) -> None:
 def build_command() -> type:
     """setuptools' ``build_ext`` for extensions that `load` loads, ours and those of engines.
 
-    It adds the folder of ``proxywasm_host.h`` to those of headers, and the fingerprint of the sources.
+    It adds the folder of the core's headers, and the fingerprint of the sources.
     """
     from setuptools.command.build_ext import build_ext  # noqa: PLC0415 - only where something is built
 
     class Build(build_ext):  # type: ignore[misc]  # mypy does not look into setuptools
         def build_extension(self, ext: Any) -> None:
             ext.include_dirs.append(get_include())
-            ext.depends.append(f"{get_include()}/proxywasm_host.h")
+            ext.depends.extend(map(str, Path(get_include()).glob("*.h")))
             ext.define_macros.append(("FINGERPRINT", f"{fingerprint(Path(ext.sources[0]).parent)}u"))
             super().build_extension(ext)
 

@@ -212,11 +212,12 @@ def test_an_engine_that_was_built_with_the_header_of_another_version_says_so(tmp
     pytest.importorskip("wasmtime")
     header = (Path(get_include()) / "proxywasm_host.h").read_text()
     other = re.sub(rf"(PROXYWASM_NATIVE_ABI ){extension.NATIVE_ABI}\b", r"\g<1>999", header)
-    (tmp_path / "proxywasm_host.h").write_text(re.sub(rf'\.{extension.NATIVE_ABI}"', '.999"', other))
+    shutil.copytree(get_include(), tmp_path / "include")
+    (tmp_path / "include/proxywasm_host.h").write_text(re.sub(rf'\.{extension.NATIVE_ABI}"', '.999"', other))
     source = ROOT / "engines/wasmtime/proxywasm_engine_wasmtime"
     package = tmp_path / source.name
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("native", "*.so", "__pycache__"))
-    include = [f"-I{tmp_path}", f"-I{sysconfig.get_paths()['include']}"]
+    include = [f"-I{tmp_path}/include", f"-I{sysconfig.get_paths()['include']}"]
     output = ["-o", package / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"]
     sources = sorted((source / "native").glob("*.c"))
     subprocess.run(["cc", "-shared", "-fPIC", "-pthread", "-DFINGERPRINT=0", *include, *sources, *output], check=True)

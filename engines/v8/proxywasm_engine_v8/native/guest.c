@@ -107,10 +107,10 @@ static PyObject *guest_call(PyObject *guest, PyObject *const *args, size_t flags
     uint64_t few[FEW], answer, *slots = count <= FEW ? few : PyMem_Malloc((size_t)count * sizeof *slots);
     if (!slots) return PyErr_NoMemory();
     Py_ssize_t ready = 0;
-    while (ready < count && !to_slot(self->params[ready], args[ready], &slots[ready])) ready++;
+    while (ready < count && !proxywasm_to_word(self->params[ready], args[ready], &slots[ready])) ready++;
     bool good = ready == count && !call(self, slots, &answer);
     if (slots != few) PyMem_Free(slots);
-    return good ? from_slot(self->result, &answer) : NULL;
+    return good ? proxywasm_from_word(self->result, &answer) : NULL;
 }
 
 /* The function behind the attribute `native_call`, see the engine protocol. */
@@ -124,8 +124,7 @@ static int native_call(void *guest, uint64_t *words, size_t count) {
 }
 
 static PyObject *guest_native_call(Guest *self, void *closure) {
-    bool fits = self->result != 'f' && self->result != 'F';
-    for (Py_ssize_t i = 0; fits && i < self->count; i++) fits = self->params[i] == 'i' || self->params[i] == 'I';
+    bool fits = proxywasm_are_integers(self->params, (size_t)self->count) && proxywasm_are_integers(&self->result, 1);
     if (!fits) return PyErr_Format(PyExc_AttributeError, "a function of floats");
     return PyCapsule_New(&self->native, PROXYWASM_CALLBACK, NULL);
 }

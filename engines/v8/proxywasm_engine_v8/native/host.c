@@ -11,19 +11,10 @@ static int call_host(const Host *host, Page *page) {
         page->answer = (uint32_t)result;
         return 0;
     }
-    PyObject *objects[FEW], **args = host->count <= FEW ? objects : PyMem_Malloc(host->count * sizeof *args);
-    if (!args) return PyErr_NoMemory(), -1;
-    size_t made = 0;
-    for (; made < host->count; made++)
-        if (!(args[made] = from_slot(host->params[made], &page->arguments[made]))) break;
-    PyObject *call = Py_NewRef(host->call);
-    PyObject *result = made == host->count ? PyObject_Vectorcall(call, args, made, NULL) : NULL;
-    Py_DECREF(call);
     char kind = host->result;
-    while (made) Py_DECREF(args[--made]);
-    if (args != objects) PyMem_Free(args);
+    PyObject *result = proxywasm_call(host->call, host->params, host->count, page->arguments, 1);
     if (!result) return -1;
-    int failed = kind ? to_slot(kind, result, &answer) : 0;
+    int failed = kind ? proxywasm_to_word(kind, result, &answer) : 0;
     Py_DECREF(result);
     if (failed) return -1;
     if (kind == 'I' || kind == 'F') page->arguments[0] = answer, answer = 0;
@@ -50,8 +41,7 @@ static int find_entry(Host *host) {
     void *entry;
     if (proxywasm_find(host->call, "native_entry", PROXYWASM_HOSTCALL, &entry)) return -1;
     if (!entry) return 0;
-    for (size_t i = 0; i < host->count; i++)
-        if (host->params[i] == 'f' || host->params[i] == 'F') return 0;
+    if (!proxywasm_are_integers(host->params, host->count)) return 0;
     if (host->count > FEW || (host->result && host->result != 'i')) return 0;
     host->native = *(Proxywasm_hostcall *)entry;
     return 0;

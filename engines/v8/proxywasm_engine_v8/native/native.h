@@ -13,7 +13,7 @@
 #ifndef PROXYWASM_V8_NATIVE_H
 #define PROXYWASM_V8_NATIVE_H
 
-#include <proxywasm_host.h>
+#include <proxywasm_values.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -149,10 +149,8 @@ int host_init(Host *self, PyObject *call, PyObject *type);
 void host_clear(Host *self);
 void host_called(const void *info); /* a v8::FunctionCallback */
 
-/* -- Values and exceptions (values.c, exceptions.c) ----------------------------------------------------------- */
+/* -- Types and exceptions (types.c, exceptions.c) ----------------------------------------------------------- */
 
-int to_slot(char kind, PyObject *value, uint64_t *slot);
-PyObject *from_slot(char kind, const uint64_t *slot);
 int parse_type(PyObject *type, char **params, Py_ssize_t *count, char *result);
 void keep_exception(Trampolines *self); /* takes the current exception; the outermost call will raise it */
 

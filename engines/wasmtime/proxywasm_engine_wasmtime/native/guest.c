@@ -28,8 +28,9 @@ static PyObject *guest_call(PyObject *guest, PyObject *const *args, size_t flags
     Slot few[FEW], *slots = count <= FEW ? few : PyMem_Malloc((size_t)count * sizeof(Slot));
     if (!slots) return PyErr_NoMemory();
     int failed = 0;
-    for (Py_ssize_t i = 0; i < count && !failed; i++) failed = to_slot(self->params[i], args[i], &slots[i]);
-    PyObject *result = failed || run(self, slots) ? NULL : from_slot(self->result, slots);
+    for (Py_ssize_t i = 0; i < count && !failed; i++)
+        failed = proxywasm_to_word(self->params[i], args[i], &slots[i].i64);
+    PyObject *result = failed || run(self, slots) ? NULL : proxywasm_from_word(self->result, slots->words);
     if (slots != few) PyMem_Free(slots);
     return result;
 }
@@ -47,8 +48,8 @@ static int native_call(void *guest, uint64_t *words, size_t count) {
 
 static PyObject *guest_native_call(PyObject *guest, void *closure) {
     const Guest *self = (Guest *)guest;
-    bool fits = self->count <= FEW && self->result != 'f' && self->result != 'F';
-    for (Py_ssize_t i = 0; fits && i < self->count; i++) fits = self->params[i] == 'i' || self->params[i] == 'I';
+    bool fits = self->count <= FEW && proxywasm_are_integers(self->params, (size_t)self->count) &&
+                proxywasm_are_integers(&self->result, 1);
     if (!fits) return PyErr_Format(PyExc_AttributeError, "a function of floats, or of many values");
     return PyCapsule_New((void *)&self->native, PROXYWASM_CALLBACK, NULL);
 }
@@ -59,7 +60,7 @@ PyObject *guest_new(Trampolines *trampolines, PyObject *args) {
     const char *params, *result;
     Py_ssize_t count, results;
     if (!PyArg_ParseTuple(args, "s#s#", &params, &count, &result, &results)) return NULL;
-    if (!are_kinds(params, count) || !are_kinds(result, results) || results > 1)
+    if (!proxywasm_are_types(params, count) || !proxywasm_are_types(result, results) || results > 1)
         return PyErr_SetString(PyExc_ValueError, "an unknown kind"), NULL;
     Guest *guest = PyObject_GC_New(Guest, &GuestType);
     if (!guest) return NULL;

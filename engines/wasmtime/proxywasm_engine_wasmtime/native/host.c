@@ -11,19 +11,10 @@ static int call_host(const Host *host, Slot *slots) {
         if (host->result) slots->i32 = (uint32_t)result;
         return 0;
     }
-    PyObject *few[FEW], **args = host->count <= FEW ? few : PyMem_Malloc(host->count * sizeof *args);
-    if (!args) return PyErr_NoMemory(), -1;
-    size_t made = 0;
-    int failed = 0;
-    for (; made < host->count; made++)
-        if (!(args[made] = from_slot(host->params[made], &slots[made]))) break;
-    PyObject *call = Py_NewRef(host->call);
-    PyObject *result = made == host->count ? PyObject_Vectorcall(call, args, made, NULL) : NULL;
-    Py_DECREF(call);
-    while (made) Py_DECREF(args[--made]);
-    if (args != few) PyMem_Free(args);
+    const size_t stride = sizeof(Slot) / sizeof(uint64_t);
+    PyObject *result = proxywasm_call(host->call, host->params, host->count, slots->words, stride);
     if (!result) return -1;
-    if (host->result) failed = to_slot(host->result, result, slots);
+    int failed = host->result ? proxywasm_to_word(host->result, result, &slots->i64) : 0;
     Py_DECREF(result);
     return failed;
 }
@@ -64,9 +55,7 @@ static int find_entry(Host *host) {
     void *entry;
     if (proxywasm_find(host->call, "native_entry", PROXYWASM_HOSTCALL, &entry)) return -1;
     if (!entry) return 0;
-    for (size_t i = 0; i < host->count; i++)
-        if (host->params[i] == 'f' || host->params[i] == 'F') return 0;
-    if (host->result && host->result != 'i') return 0;
+    if (!proxywasm_are_integers(host->params, host->count) || (host->result && host->result != 'i')) return 0;
     host->native = *(Proxywasm_hostcall *)entry;
     return 0;
 }
@@ -76,7 +65,7 @@ PyObject *host_new(Trampolines *trampolines, PyObject *args) {
     Py_ssize_t count, results;
     PyObject *call;
     if (!PyArg_ParseTuple(args, "Os#s#", &call, &params, &count, &result, &results)) return NULL;
-    if (!are_kinds(params, count) || !are_kinds(result, results) || results > 1)
+    if (!proxywasm_are_types(params, count) || !proxywasm_are_types(result, results) || results > 1)
         return PyErr_SetString(PyExc_ValueError, "an unknown kind"), NULL;
     Host *host = PyMem_Calloc(1, sizeof(Host) + (size_t)count);
     if (!host) return PyErr_NoMemory();

@@ -11,7 +11,7 @@
 #ifndef PROXYWASM_WASMTIME_NATIVE_H
 #define PROXYWASM_WASMTIME_NATIVE_H
 
-#include <proxywasm_host.h>
+#include <proxywasm_values.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -122,11 +122,5 @@ static inline void retake(Trampolines *self) {
     PyEval_RestoreThread(thread);
     self->thread = NULL;
 }
-
-/* -- Values (values.c) ---------------------------------------------------------------------------------------- */
-
-int to_slot(char kind, PyObject *value, Slot *slot); /* 0, or -1 with an exception */
-PyObject *from_slot(char kind, const Slot *slot);
-bool are_kinds(const char *kinds, Py_ssize_t size); /* whether all letters are kinds of values */
 
 #endif
