@@ -76,7 +76,7 @@ def without_identity(engine: Engine, compiled: bytes) -> bytes:
     if compiled.startswith(b"proxywasm "):
         found = compiled[: compiled.find(b"\n", 0, 200)].decode(errors="replace")
         raise InvalidModule(
-            f"this code is from {found!r}, an engine with another name, version or options than "
+            f"this code is from {found!r}, an engine with another name, another version or other options than "
             f"{wanted.decode().strip()!r}: compile the module again"
         )
     raise InvalidModule("these bytes are not a module that an engine has serialised: compile the module")
