@@ -162,7 +162,7 @@ def put(file: Path, text: str, own: Own) -> Document:
 
 
 @dataclass
-class Chain:
+class Level:
     """Directives of a level that the levels below inherit, unless they repeat them."""
 
     filters: list[tuple[Directive, dict[str, Any]]]
@@ -219,11 +219,11 @@ class Reader:
                 self._ignored(each, "serve has its own processes")
             elif each.name != "http":
                 self._wrong(each, "is not understood here")
-        chain = Chain([])
+        level = Level([])
         for each in directives:
             if each.name == "http":
-                self._http(each, chain)
-        self._finish(chain)
+                self._http(each, level)
+        self._finish(level)
 
     def _wasm(self, wasm: Directive) -> None:
         for each in wasm.block or ():
@@ -259,29 +259,29 @@ class Reader:
         else:
             self._calls[name] = at.args[0]
 
-    def _http(self, http: Directive, above: Chain) -> None:
+    def _http(self, http: Directive, above: Level) -> None:
         block = http.block or []
-        chain = self._chain(block, above)
+        level = self._level(block, above)
         for each in block:
             if each.name == "upstream":
                 self._upstream(each)
         servers = []
         for each in block:
             if each.name == "server":
-                servers.append(self._server(each, chain))
+                servers.append(self._server(each, level))
             elif each.name.startswith("wasm_socket") and each.name.removeprefix("wasm_") in OF_CALLOUTS and each.args:
                 self._call(each, each.name.removeprefix("wasm_"))
             elif each.name not in ("upstream", *OF_CHAINS):
                 self._other(each)
         self._serve(servers)
-        above.filters, above.isolation = chain.filters, chain.isolation
+        above.filters, above.isolation = level.filters, level.isolation
 
-    def _chain(self, block: list[Directive], above: Chain) -> Chain:
+    def _level(self, block: list[Directive], above: Level) -> Level:
         filters = [(each, self._filter(each)) for each in block if each.name == "proxy_wasm"]
         given = [each.args for each in block if each.name == "proxy_set_header"]  # one hides all of the levels above
         hosts = ["$proxy_host", *(args[1] for args in given if args[0].lower() == "host" and len(args) == 2)]
         host = hosts[-1] if given else above.host
-        return Chain(filters or above.filters, host, self._isolation(block, above.isolation))
+        return Level(filters or above.filters, host, self._isolation(block, above.isolation))
 
     def _isolation(self, block: list[Directive], above: str) -> str:
         for each in block:
@@ -338,9 +338,9 @@ class Reader:
                 hosts["virtual_host"] = server.names[0] if server.names else f"server {servers.index(server) + 1}"
             self._routes += [({**hosts, **route}, filters, at) for route, filters, at in server.locations]
 
-    def _server(self, server: Directive, above: Chain) -> Server:
+    def _server(self, server: Directive, above: Level) -> Server:
         block = server.block or []
-        chain = self._chain(block, above)
+        level = self._level(block, above)
         made = Server([], default=False)
         for each in block:
             if each.name == "listen" and each.args:
@@ -359,7 +359,7 @@ class Reader:
         if len(self._listens) > 1:
             self._wrong(server, f"serve has one listener, and this file has {len(self._listens)}: keep one")
         for each in self._in_order([each for each in block if each.name == "location"]):
-            self._location(each, chain, made)
+            self._location(each, level, made)
         return made
 
     def _in_order(self, locations: list[Directive]) -> list[Directive]:
@@ -385,10 +385,10 @@ class Reader:
         longest = [sorted(each, key=lambda one: -len(_matched(one)[1])) for each in (first, last)]
         return [*by_kind["="], *longest[0], *by_kind["~"], *longest[1]]
 
-    def _location(self, at: Directive, above: Chain, server: Server) -> None:
+    def _location(self, at: Directive, above: Level, server: Server) -> None:
         modifier, path = _matched(at)
         block = at.block or []
-        chain = self._chain(block, above)
+        level = self._level(block, above)
         route: dict[str, Any] = {}
         if path != "/" or modifier == "=":
             anywhere = f".*(?:{path}).*".replace(".*(?:^", "(?:").replace("$).*", ")")
@@ -410,13 +410,13 @@ class Reader:
         scheme, name, uri = found.groups()
         if uri is not None:
             route["prefix_rewrite"] = uri
-        if chain.host not in ("$host", "$http_host"):
-            route["host_rewrite"] = name if chain.host == "$proxy_host" else chain.host
+        if level.host not in ("$host", "$http_host"):
+            route["host_rewrite"] = name if level.host == "$proxy_host" else level.host
             if "$" in route["host_rewrite"]:
                 known = "$host, $http_host and $proxy_host are"
-                self._wrong(at, f"sends {chain.host} as Host: that is not supported; {known}")
+                self._wrong(at, f"sends {level.host} as Host: that is not supported; {known}")
         route["upstream"] = self._used(scheme, name, passes[0])
-        server.locations.append((route, chain.made, at))
+        server.locations.append((route, level.made, at))
 
     def _used(self, scheme: str, server: str, at: Directive) -> str:
         servers = [
@@ -427,7 +427,7 @@ class Reader:
         self._own.put(made, self._node(at), "upstreams", server)
         return server
 
-    def _finish(self, whole: Chain) -> None:
+    def _finish(self, whole: Level) -> None:
         """Put filters that all routes have at the top, and others into their routes."""
         self._own.data["allow_any_host"] = calls_of(self._calls)
         chains = [filters for _, filters, _ in self._routes]

@@ -157,8 +157,8 @@ def address(cluster: Cluster) -> tuple[str, grpc.ChannelCredentials | None]:
     if not cluster.verify:
         raise ValueError("gRPC always checks the server's certificate: name its authority, verify='ca.pem'")
     authorities = cluster.verify if isinstance(cluster.verify, str) else ssl.get_default_verify_paths().cafile
-    chain, key = cluster.certificate or (None, None)
-    content = [Path(file).read_bytes() if file else None for file in (authorities, key, chain)]
+    certificate, key = cluster.certificate or (None, None)
+    content = [Path(file).read_bytes() if file else None for file in (authorities, key, certificate)]
     return f"{host}:{parts.port or 443}", grpc.ssl_channel_credentials(*content)
 
 

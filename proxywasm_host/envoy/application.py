@@ -330,10 +330,10 @@ def credentials(tls: ServerTls) -> grpc.ServerCredentials:
     """Credentials that read the certificates at each handshake, so that replaced files need no restart."""
 
     def read() -> grpc.ServerCertificateConfiguration:
-        chain = files.read(tls.certificate)
+        certificate = files.read(tls.certificate)
         key = files.read(tls.key or tls.certificate)
         authorities = None if tls.client_ca is None else files.read(tls.client_ca)
-        return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], authorities)
 
     def again() -> grpc.ServerCertificateConfiguration | None:
         try:

@@ -261,8 +261,8 @@ class Exchange(ExchangeBase):
             return
         self._upstream_method = head.method
         if head.at >= 0 and not self._frame(head, self._request_length):
-            path, came = self.stream._chain(REQUEST), self._request_length
-            self._waiting_request = WaitingHead(head, path, came, keep_unsure=True, wait_for=0)
+            chain, came = self.stream._chain(REQUEST), self._request_length
+            self._waiting_request = WaitingHead(head, chain, came, keep_unsure=True, wait_for=0)
         else:
             self.to_upstream.append(head)
 
@@ -279,8 +279,8 @@ class Exchange(ExchangeBase):
             set_length(head, None)
         elif head.at >= 0 and not self._frame(head, self._response_length, head_only=self._client_method == b"HEAD"):
             wait_for = self.stream.buffer_limit if self._http_1_0 else 0
-            path, came = self.stream._chain(RESPONSE), self._response_length
-            self._waiting_response = WaitingHead(head, path, came, keep_unsure=False, wait_for=wait_for)
+            chain, came = self.stream._chain(RESPONSE), self._response_length
+            self._waiting_response = WaitingHead(head, chain, came, keep_unsure=False, wait_for=wait_for)
             return
         self._begin_response(head)
 

@@ -48,15 +48,15 @@ class WaitingHead:
 
     Args:
         head: a head with a ``content-length`` and a body.
-        path: the stream's chain in this direction.
+        chain: the stream's chain in this direction.
         came: the length that the message's sender gave.
         keep_unsure: keep the sender's length where the right one is not known, for a receiver with its own framing.
         wait_for: size of the body, in bytes, up to which the head waits for all of it.
     """
 
-    def __init__(self, head: Head, path: FilterChain, came: int | None, *, keep_unsure: bool, wait_for: int) -> None:
+    def __init__(self, head: Head, chain: FilterChain, came: int | None, *, keep_unsure: bool, wait_for: int) -> None:
         self._head = head
-        self._path = path
+        self._chain = chain
         self._came = came
         self._keep_unsure = keep_unsure
         self._wait_for = wait_for
@@ -71,9 +71,9 @@ class WaitingHead:
         self._size = size = self._size + len(part.data)
         if part.end_stream:
             return self._release(size)
-        if self._path.received == self._came or size < self._wait_for:
+        if self._chain.received == self._came or size < self._wait_for:
             return None  # only the end can follow, or the head waits for the whole body
-        return self._release(self._came if self._keep_unsure and size == self._path.received else None)
+        return self._release(self._came if self._keep_unsure and size == self._chain.received else None)
 
     def _release(self, length: int | None) -> list[Part]:
         set_length(self._head, length)

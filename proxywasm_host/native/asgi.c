@@ -80,7 +80,7 @@ PyObject *asgi_begin(PyObject *module, PyObject *const *args, Py_ssize_t count) 
              *headers = scheme ? item(scope, headers_name) : NULL;
     PyObject *const given[] = {method, target, scheme, headers, Py_None, NULL};
     Py_XINCREF(headers);
-    int begun = headers ? exchange_begin_plain((ExchangeBase *)args[0], given) : PyErr_Occurred() ? -1 : 0;
+    int begun = headers ? exchange_try_begin((ExchangeBase *)args[0], given) : PyErr_Occurred() ? -1 : 0;
     PyObject *result = begun < 0 ? NULL : Py_NewRef(begun ? target : Py_None);
     Py_XDECREF(headers);
     Py_XDECREF(scheme);

@@ -293,7 +293,7 @@ static int attach(ExchangeBase *self) {
     return failed;
 }
 
-int exchange_begin_plain(ExchangeBase *self, PyObject *const *given) {
+int exchange_try_begin(ExchangeBase *self, PyObject *const *given) {
     if (!is_made(self)) return -1;
     PyObject *const came[] = {given[3], given[0], given[1], given[2], given[5]};
     PyObject *plain = wire_received_request(NULL, came, 5);
@@ -316,7 +316,7 @@ static PyObject *exchange_begin(ExchangeBase *self, PyObject *const *args, Py_ss
         "begin", 6, 4, {"method", "target", "scheme", "headers", "end_stream", "server"}};
     PyObject *given[] = {NULL, NULL, NULL, NULL, Py_None, empty};
     if (!take(&SIGNATURE, args, count, keywords, given)) return NULL;
-    int begun = exchange_begin_plain(self, given);
+    int begun = exchange_try_begin(self, given);
     if (begun < 0) return NULL;
     if (begun) Py_RETURN_NONE;
     Py_XSETREF(self->client_method, Py_NewRef(given[0]));

@@ -101,7 +101,7 @@ extern PyTypeObject ExchangeBaseType;
 
 /* ExchangeBase.begin with its six arguments, of which the server may be NULL. Returns 1; 0 if the request is unusual
  * and nothing was done; or -1 with an exception. */
-int exchange_begin_plain(ExchangeBase *self, PyObject *const *given);
+int exchange_try_begin(ExchangeBase *self, PyObject *const *given);
 /* Returns 1 or 0, or -1 with an exception. */
 int exchange_is_over(const ExchangeBase *self);
 /* The methods `response` and `response_body`. */

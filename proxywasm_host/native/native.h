@@ -192,7 +192,7 @@ extern PyTypeObject HttpContextBaseType, HostBaseType, FilterChainBaseType, Plug
 
 typedef struct {
     PyObject_HEAD
-    PyObject *effects, *notices;
+    PyObject *effects, *notified;
     unsigned long long drained;
 } Outbox;
 

@@ -5,11 +5,11 @@
 static PyObject *outbox_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     static char *names[] = {NULL};
     if (!PyArg_ParseTupleAndKeywords(args, keywords, ":Outbox", names)) return NULL;
-    PyObject *effects = PyList_New(0), *notices = PyList_New(0);
-    Outbox *self = effects && notices ? (Outbox *)type->tp_alloc(type, 0) : NULL;
-    if (self) self->effects = Py_NewRef(effects), self->notices = Py_NewRef(notices);
+    PyObject *effects = PyList_New(0), *notified = PyList_New(0);
+    Outbox *self = effects && notified ? (Outbox *)type->tp_alloc(type, 0) : NULL;
+    if (self) self->effects = Py_NewRef(effects), self->notified = Py_NewRef(notified);
     Py_XDECREF(effects);
-    Py_XDECREF(notices);
+    Py_XDECREF(notified);
     return (PyObject *)self;
 }
 
@@ -19,16 +19,16 @@ static PyObject *outbox_put(Outbox *self, PyObject *effect) {
 }
 
 static PyObject *outbox_notify(Outbox *self, PyObject *effect) {
-    if (PyList_Append(self->notices, effect)) return NULL;
+    if (PyList_Append(self->notified, effect)) return NULL;
     Py_RETURN_NONE;
 }
 
 PyObject *outbox_drain(Outbox *self, PyObject *none) {
     PyObject *empty = PyList_New(0); /* first: it may run the garbage collector, and code that drains the outbox too */
     if (!empty) return NULL;
-    PyObject *effects = self->effects, *notices = self->notices;
-    Py_ssize_t end = PyList_GET_SIZE(effects), more = PyList_GET_SIZE(notices);
-    if (more && (PyList_SetSlice(effects, end, end, notices) || PyList_SetSlice(notices, 0, more, NULL))) {
+    PyObject *effects = self->effects, *notified = self->notified;
+    Py_ssize_t end = PyList_GET_SIZE(effects), more = PyList_GET_SIZE(notified);
+    if (more && (PyList_SetSlice(effects, end, end, notified) || PyList_SetSlice(notified, 0, more, NULL))) {
         Py_DECREF(empty);
         return NULL;
     }
@@ -39,14 +39,14 @@ PyObject *outbox_drain(Outbox *self, PyObject *none) {
 
 static int outbox_traverse(Outbox *self, visitproc visit, void *arg) {
     Py_VISIT(self->effects);
-    Py_VISIT(self->notices);
+    Py_VISIT(self->notified);
     return 0;
 }
 
 static void outbox_dealloc(Outbox *self) {
     PyObject_GC_UnTrack(self);
     Py_XDECREF(self->effects);
-    Py_XDECREF(self->notices);
+    Py_XDECREF(self->notified);
     Py_TYPE(self)->tp_free(self);
 }
 

@@ -42,7 +42,7 @@ static int vm_init(VmBase *self, PyObject *args, PyObject *keywords) {
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO:VmBase", names, &idle, &deferred)) return -1;
     PySequenceMethods *methods = Py_TYPE(deferred)->tp_as_sequence;
     if (!methods || !methods->sq_length) return PyErr_SetString(PyExc_TypeError, "what waits is in a deque"), -1;
-    if (self->deferred) return PyErr_SetString(PyExc_RuntimeError, "an entry is made once"), -1;
+    if (self->deferred) return PyErr_SetString(PyExc_RuntimeError, "a VM is initialised once"), -1;
     self->length = methods->sq_length;
     self->deferred = Py_NewRef(deferred);
     Py_XSETREF(self->failure, Py_NewRef(Py_None));

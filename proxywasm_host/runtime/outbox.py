@@ -23,7 +23,7 @@ class Outbox:
         self.drained = 0
         """Number of calls of `drain`."""
         self._effects: list[Effect] = []
-        self._notices: deque[Effect] = deque()
+        self._notified: deque[Effect] = deque()
 
     def put(self, effect: Effect, /) -> None:
         """Add an effect."""
@@ -31,15 +31,15 @@ class Outbox:
 
     def notify(self, effect: Effect, /) -> None:
         """Add an effect from any thread."""
-        self._notices.append(effect)
+        self._notified.append(effect)
 
     def drain(self) -> list[Effect]:
         """Remove and return all effects."""
         self.drained += 1
         empty: list[Effect] = []  # made first: it may run the garbage collector, and so code that drains too
         effects, self._effects = self._effects, empty
-        while self._notices:
-            effects.append(self._notices.popleft())
+        while self._notified:
+            effects.append(self._notified.popleft())
         return effects
 
 

@@ -149,7 +149,7 @@ PARTS = {
     "root": lambda stream: stream._contexts[0].root,
     "stream": lambda stream: stream,
     "context": lambda stream: stream._contexts[0],
-    "path": lambda stream: stream._request,
+    "chain": lambda stream: stream._request,
 }
 
 
@@ -200,7 +200,7 @@ def test_a_context_whose_root_is_something_else(host, plugin):
 
 
 @needs_native
-def test_an_end_that_has_another_path_taken(host):
+def test_an_end_that_has_another_chain_taken(host):
     with host.http_stream([]) as stream:
 
         class End:
@@ -266,12 +266,12 @@ def test_a_filter_that_answers_what_is_no_action(host, plugin, action):
 
 
 @pytest.mark.parametrize("gone", ["idle", "context", "failure"])
-def test_an_entry_that_loses_a_part_in_a_callback(gone):
-    entry = VmBase(object(), deque())
+def test_a_vm_that_loses_a_part_in_a_callback(gone):
+    vm = VmBase(object(), deque())
     with suppress(AttributeError):
-        entry.enter(object(), lambda: delattr(entry, gone))
+        vm.enter(object(), lambda: delattr(vm, gone))
     with suppress(*MISUSED):
-        entry.enter(object(), print)
+        vm.enter(object(), print)
 
 
 @needs_native
@@ -282,9 +282,9 @@ def test_callbacks_that_go_while_they_are_asked():
             raise AttributeError(name)
 
     callbacks = {name: Odd() for name in ("on_context_create", "on_request_headers", "on_done")}
-    entry = VmBase(object(), deque())
-    entry.callbacks = callbacks
-    assert entry.call(object(), "on_done", 1) is None
+    vm = VmBase(object(), deque())
+    vm.callbacks = callbacks
+    assert vm.call(object(), "on_done", 1) is None
 
 
 class Listening:

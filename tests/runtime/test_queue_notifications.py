@@ -18,18 +18,18 @@ from tests.support import Lines, code
 def test_each_message_is_told_once(steps, before):
     """A number is a message in a queue of that token, 0 is that one is taken."""
     out = deque()
-    notices = QueueNotifications(out.append)
+    notifications = QueueNotifications(out.append)
     came, taken = Counter(), Counter()
 
     def take():
         token = out.popleft()
         taken[token] += 1
-        notices.acknowledge()
+        notifications.acknowledge()
 
     for step in [9] * before + steps:
         if step:
             came[step] += 1
-            notices.add(step)
+            notifications.add(step)
         elif out:
             take()
         assert len(out) == min(AT_ONCE, (came - taken).total())
@@ -40,15 +40,15 @@ def test_each_message_is_told_once(steps, before):
 
 def test_no_message_is_lost_between_threads():
     out, taken = deque(), Counter()
-    notices = QueueNotifications(out.append)
-    threads = [Thread(target=lambda token=token: [notices.add(token) for _ in range(3000)]) for token in range(4)]
+    notifications = QueueNotifications(out.append)
+    threads = [Thread(target=lambda token=token: [notifications.add(token) for _ in range(3000)]) for token in range(4)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads) or out:
         assert len(out) <= AT_ONCE
         if out:
             taken[out.popleft()] += 1
-            notices.acknowledge()
+            notifications.acknowledge()
     assert taken == Counter(dict.fromkeys(range(4), 3000))
 
 
