@@ -28,6 +28,8 @@ ERRORS = re.findall(r"^\| `(\w+)` \| `(\w+)` \| `([\w.]+)` \|$", PAGE, re.MULTIL
 
 
 BLOCK = re.compile(r"^( *)```(\w*).*\n((?s:.)*?)^ *```$", re.MULTILINE)
+LOGGERS = {f"proxywasm_host.{name}" for name in ("asgi", "configuration", "driver", "guest", "wsgi")}
+OTHERS = {"proxywasm_host.engines", "proxywasm_host.h"}  # entry points, the header
 IMPORT = re.compile(r"from (proxywasm_host[\w.]*) import (\w+(?:, \w+)*)")
 
 
@@ -67,10 +69,15 @@ def imported(text: str) -> set[tuple[str, str]]:
 
 
 def taught() -> set[tuple[str, str]]:
-    """What the code blocks of our documentation import from the core."""
+    """What our documentation imports from the core in blocks of code, or names with its module in the text."""
     found = set()
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("engines/*/README.md"), ROOT / "sdk/README.md"]:
-        for _, language, text in BLOCK.findall(page.read_text()):
+        content = page.read_text()
+        for full in re.findall(r"`(proxywasm_host\.[\w.]*\w)", BLOCK.sub("", content)):
+            module, _, name = full.rpartition(".")
+            if full not in MODULES and full not in LOGGERS and full not in OTHERS:
+                found.add((module, name))
+        for _, language, text in BLOCK.findall(content):
             if language == "python":
                 found |= imported(dedent(text))
             else:
