@@ -27,6 +27,7 @@ from tests.support import REQUEST, code, wat
 
 COMPILER = shutil.which("cc") and Path(sysconfig.get_paths()["include"], "Python.h").exists()
 ROOT = Path(__file__).parent.parent
+SETUPTOOLS = int(version("setuptools").partition(".")[0]) if find_spec("setuptools") else 0
 EXTENSIONS = ["proxywasm_host._native", "proxywasm_engine_wasmtime._native", "proxywasm_engine_v8._native"]
 
 
@@ -245,7 +246,7 @@ except EngineUnavailable as error:
 
 
 @needs_compiler
-@pytest.mark.skipif(int(version("setuptools").partition(".")[0]) < 77, reason="this setuptools is too old to build them")
+@pytest.mark.skipif(SETUPTOOLS < 77, reason="this setuptools is too old to build them")
 @pytest.mark.parametrize("name", ["wasmtime", "v8"])
 def test_an_engine_is_built_outside_of_the_checkout(name, tmp_path):
     """From its source distribution, with the core that is installed. Where none is, pip installs one for the build."""
@@ -317,7 +318,7 @@ def test_what_c_says_that_python_has_too_is_listed(folder):
     assert comments
     for comment in comments:
         code = comment[1] or text[comment.end() :].partition("};")[0] + "}"
-        names = set(re.findall(r"\b[A-Z][A-Z0-9_]{1,}\b(?=,| =| }|\n| U)|:\w+(?=\")", code))
+        names = set(re.findall(r"(?<=#define )\w+|\b[A-Z][A-Z0-9_]+\b(?=,| =| }|\n)|:\w+(?=\")", code))
         assert names, comment[0]
         assert names <= listed, comment[0]
 

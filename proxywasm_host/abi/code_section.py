@@ -394,6 +394,8 @@ OPTIMISING: Final = Optimising(0.74, 0.1, 2.5, 0.002, 0.5, 0.0002, 10.0, 0.0065,
 """Measured on V8 14.4. 190 shapes of code, each as expensive as its size allows, need hardly more than the estimate, as
 does the code of filters. 1,800 random functions need at most 1.5 times the estimate."""
 _MOST = 1 << 32
+_MAX_MERGES = 1 << 62
+check_constants(MOST=_MOST, MAX_MERGES=_MAX_MERGES)
 """Counters stop at this number."""
 
 
@@ -432,8 +434,8 @@ def _read_code(
                     best[2 * at : 2 * at + 2] = figure, index
             if optimising > most_quick:
                 slow.append(index)
-                all_optimising = min(all_optimising + optimising, _MOST * _MOST // 4)
-            all_merges = min(all_merges + body.merges, _MOST * _MOST // 4)
+                all_optimising = min(all_optimising + optimising, _MAX_MERGES)
+            all_merges = min(all_merges + body.merges, _MAX_MERGES)
             grows = grows or body.grows
             ranges += body.ranges
             if stopped < 0:
@@ -484,7 +486,7 @@ class _Body:
         targets, choices = float(self.all_targets), float(self.choices)
         needed += phis * phis * each.phis_squared + splits * each.splits + splits * splits * each.splits_squared
         needed += targets * targets * each.targets_squared + choices * choices * each.choices_squared
-        return int(min(needed, _MOST * _MOST // 4))
+        return int(min(needed, _MAX_MERGES))
 
     def _arity(self, type: int) -> tuple[int, int]:
         packed = self._types[type] if type < len(self._types) else 0
@@ -503,7 +505,7 @@ class _Body:
         return self._arity(type)
 
     def _merge(self, height: int, targets: int = 1) -> None:
-        self.merges = min(self.merges + (self.locals + height) * targets, _MOST * _MOST // 4)
+        self.merges = min(self.merges + (self.locals + height) * targets, _MAX_MERGES)
 
     def _phis(self, values: int, backs: int) -> None:
         self.phis += values * (3 + backs)
