@@ -87,11 +87,11 @@ def _memory_name(version: int) -> bytes:
     return f"proxywasm_host.memory.{version}".encode()  # kept for ever, because capsules refer to its address
 
 
-def memory_capsule(address: int, version: int = 1) -> object:
+def memory_capsule(address: int, version: int) -> object:
     """Make the capsule `native_range` of a memory. `address` is that of a ``Proxywasm_memory``.
 
     `version` is the ``PROXYWASM_NATIVE_ABI`` for which the struct was made. Engines pass a constant, because the core
-    may be newer, and must not read an old struct as a new one. The default is for engines that do not pass it.
+    may be newer, and must not read an old struct as a new one.
 
     Raises: ValueError if `address` is 0.
     """
