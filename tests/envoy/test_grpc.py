@@ -19,11 +19,12 @@ from tests.envoy.rig import Case, ask
 from tests.grpc_services import GrpcServer
 from tests.support import REQUEST, Lines, code
 
+SLOW = "up,test.Echo,Slow,"
 CALLS = [
     "up,test.Echo,Echo,hello",
     "up,test.Echo,Abort,",
     "up,test.Echo,Nothing,",
-    "up,test.Echo,Slow,",
+    SLOW,
     "away,test.Echo,Echo,",
     "nobody,test.Echo,Echo,",
     "stream:up,test.Echo,StreamEcho,hi",
@@ -43,8 +44,16 @@ def server():
 
 @pytest.fixture(scope="module")
 def answers(server, tmp_path_factory):
-    cases = [Case(call, [rust("grpc", call)], patience=4.0) for call in CALLS]
-    return ask(cases, tmp_path_factory.mktemp("envoy"), {"up": server.port, "away": 1})
+    def envoy(calls):
+        cases = [Case(call, [rust("grpc", call)], patience=4.0) for call in calls]
+        return ask(cases, tmp_path_factory.mktemp("envoy"), {"up": server.port, "away": 1})
+
+    found = envoy(CALLS)
+    for _ in range(5):  # Envoy tells the server the time-out, so now and then the server ends the call first
+        if not any("Deadline Exceeded" in message for _, _, message in found[SLOW].logs):
+            break
+        found |= envoy([SLOW])
+    return found
 
 
 def told(messages: list[str], status: list[bytes]) -> list[str]:
