@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENTS = ROOT / ".venv" / "interpreters"
 OLDEST = (3, 11)
 """The oldest version of Python for which constraints.txt has versions."""
-CORE = ".[serve,redis]"
-"""The core, with the extras that are measured."""
+EDITABLE = (".[serve,redis]", "engines/wasmtime", "engines/v8", "sdk")
+"""Distributions of the checkout that pip installs: the core, with the extras that are measured, and others."""
 
 # Prints the version, the program, and the seconds of a loop with work like that of hosts.
 PROBE = """
@@ -94,9 +94,9 @@ def environment(interpreter: Interpreter) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             subprocess.run([interpreter.program, "-m", "venv", "--without-pip", folder], check=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, "install", "--quiet"]
-        engines = [word for name in ("wasmtime", "v8") for word in ("--editable", f"engines/{name}")]
+        editable = [word for name in EDITABLE for word in ("--editable", name)]
         wanted = ["--constraint", "constraints.txt", "--requirement", "benchmarks/requirements.txt", "pip"]
-        subprocess.run([*pip, *wanted, "--editable", CORE, *engines], cwd=ROOT, check=True)
+        subprocess.run([*pip, *wanted, *editable], cwd=ROOT, check=True)
         for build in ("engines/wasmer/build", "dataplane/build"):
             subprocess.run([ROOT / build, python], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         ready.write_text(state, encoding="ascii")
@@ -109,7 +109,7 @@ def _state() -> str:
     files += sorted((ROOT / "proxywasm_host/native").glob("*.[ch]"))
     for folder in ("engines", "dataplane"):
         files += sorted(path for path in (ROOT / folder).rglob("*") if path.suffix in {".c", ".h", ".rs", ".toml"})
-    state = hashlib.blake2b(CORE.encode(), digest_size=16)
+    state = hashlib.blake2b(" ".join(EDITABLE).encode(), digest_size=16)
     for path in files:
         state.update(path.read_bytes())
     return state.hexdigest()

@@ -10,9 +10,16 @@ from importlib.metadata import distribution, packages_distributions
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from benchmarks.interpreters import CORE, ROOT
+from benchmarks.interpreters import EDITABLE, ROOT
 
-ENGINES = ("proxywasm-engine-wasmtime", "proxywasm-engine-v8", "proxywasm-engine-wasmer", "proxywasm-dataplane")
+BUILT = ("proxywasm-engine-wasmer", "proxywasm-dataplane")
+NAMES = {
+    ".": "proxywasm-host",
+    "engines/wasmtime": "proxywasm-engine-wasmtime",
+    "engines/v8": "proxywasm-engine-v8",
+    "sdk": "proxywasm-sdk",
+}
+"""The distributions in the folders of `EDITABLE`."""
 IMPORT = """
 import json, sys
 missing = set(json.loads(sys.argv[1]))
@@ -24,6 +31,7 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 import benchmarks.gateway, benchmarks.growth, benchmarks.measure, benchmarks.servers
+import proxywasm_pack  # imported where it is used
 """
 """Imports the benchmarks where some packages are missing."""
 
@@ -47,9 +55,10 @@ def test_what_is_imported_is_installed():
     lines = (ROOT / "benchmarks/requirements.txt").read_text(encoding="utf-8").splitlines()
     wanted = [line for line in lines if line and not line.startswith("#")]
     found: set[tuple[str, str]] = set()
-    there = set[str]().union(
-        *(installed(each, found) for each in [*wanted, *ENGINES, f"proxywasm-host{CORE.removeprefix('.')}"])
-    )
+    for each in EDITABLE:
+        folder, bracket, extras = each.partition("[")
+        wanted.append(NAMES[folder] + bracket + extras)
+    there = set[str]().union(*(installed(each, found) for each in [*wanted, *BUILT]))
     missing = [
         name
         for name, owners in packages_distributions().items()
