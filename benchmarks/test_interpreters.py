@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from benchmarks.interpreters import EDITABLE, ROOT
 
 BUILT = ("proxywasm-engine-wasmer", "proxywasm-dataplane")
+"""Distributions that are built with cargo, and may be missing here."""
 NAMES = {
     ".": "proxywasm-host",
     "engines/wasmtime": "proxywasm-engine-wasmtime",
@@ -58,7 +59,7 @@ def test_what_is_imported_is_installed():
     for each in EDITABLE:
         folder, bracket, extras = each.partition("[")
         wanted.append(NAMES[folder] + bracket + extras)
-    there = set[str]().union(*(installed(each, found) for each in [*wanted, *BUILT]))
+    there = set(BUILT).union(*(installed(each, found) for each in wanted))
     missing = [
         name
         for name, owners in packages_distributions().items()
