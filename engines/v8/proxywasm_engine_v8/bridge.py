@@ -19,7 +19,7 @@ from typing import Any
 from proxywasm_host.engine.protocol import FunctionType
 from proxywasm_host.extension import check_constants
 
-from .extension import load
+from .extension import NATIVE
 from .reader import leb, section, vector
 from .routes import Thrown
 
@@ -43,7 +43,7 @@ FAILED, INDEX, ANSWER, ARGUMENTS, REPORT = 0, 4, 8, 16, 16384
 """Offsets in the page: a flag (u32), the number of the called import (u32), the answer, the arguments (8 bytes each),
 a report (length and UTF-16)."""
 UNANSWERED = 0x7FF4_0B57_A6E1_9D3C
-check_constants(load()[0], PAGE=PAGE, ARGUMENTS=ARGUMENTS, UNANSWERED=UNANSWERED)
+check_constants(NATIVE, PAGE=PAGE, ARGUMENTS=ARGUMENTS, UNANSWERED=UNANSWERED)
 NAME = "proxywasm_bridge"
 """The name of both modules; backtraces leave out frames with this name."""
 

@@ -28,7 +28,7 @@ from itertools import accumulate
 
 from proxywasm_host.extension import check_constants
 
-from .extension import load
+from .extension import NATIVE
 from .reader import Malformed, Reader, Refused, leb, vector
 
 __all__ = ["BYTES", "ELEMENTS", "LARGE", "MOST", "Bodies", "interruptible", "joined"]
@@ -321,11 +321,10 @@ def _unreadable(code: bytes, at: int) -> Exception:
     return Refused(f"tail calls are refused on V8 ({name} at {at:#x}): no deadline ends a loop of them")
 
 
-_native = load()[0]
-check_constants(_native, LARGE=LARGE, MOST=MOST)
-ranges_of = ranges_in_python if _native is None else _native.ranges_of
-planned = planned_in_python if _native is None else _native.planned
-joined = joined_in_python if _native is None else _native.joined
+check_constants(NATIVE, LARGE=LARGE, MOST=MOST)
+ranges_of = ranges_in_python if NATIVE is None else NATIVE.ranges_of
+planned = planned_in_python if NATIVE is None else NATIVE.planned
+joined = joined_in_python if NATIVE is None else NATIVE.joined
 
 
 # Parts of the added functions. Their parameters are the destination, the source or value, and the count.

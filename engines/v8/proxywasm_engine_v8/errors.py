@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from proxywasm_host.extension import check_constants
 
-from .extension import load
+from .extension import NATIVE
 
 __all__ = ["MAX_NESTED", "NESTED_TOO_DEEPLY", "another_thread", "closed", "forked"]
 
 MAX_NESTED = 64
 """How deep calls of one guest may nest. Real filters need three or four levels."""
 NESTED_TOO_DEEPLY = f"host and guest call each other more than {MAX_NESTED} deep"
-check_constants(load()[0], MAX_NESTED=MAX_NESTED)
+check_constants(NATIVE, MAX_NESTED=MAX_NESTED)
 
 
 def another_thread() -> RuntimeError:

@@ -7,13 +7,13 @@ from typing import TypeVar
 
 from proxywasm_host.extension import check_constants
 
-from .extension import load
+from .extension import NATIVE
 
 __all__ = ["Malformed", "Reader", "Refused", "leb", "section", "vector"]
 
 _T = TypeVar("_T")
 _MAX_BITS = 70  # a number of 64 bits has up to 10 bytes, each with 7 bits
-check_constants(load()[0], MAX_BITS=_MAX_BITS)
+check_constants(NATIVE, MAX_BITS=_MAX_BITS)
 _NUMBERS = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x78: "i8", 0x77: "i16"}
 _REFERENCES = {0x70: "funcref", 0x6F: "externref", 0x6E: "anyref", 0x6D: "eqref", 0x69: "exnref"}
 
