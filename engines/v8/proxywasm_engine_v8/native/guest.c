@@ -54,8 +54,8 @@ static bool run(Trampolines *self, void *function) {
     if (outermost) {
         unsigned calls = atomic_load_explicit(&self->calls, memory_order_relaxed);
         atomic_store_explicit(&self->calls, calls + 1, memory_order_relaxed);
-        atomic_store_explicit(&self->is_asked, false,
-                              memory_order_relaxed); /* V8 may have dropped the request when the thread changed */
+        /* V8 may have dropped the request when the thread changed */
+        atomic_store_explicit(&self->is_asked, false, memory_order_relaxed);
         atomic_store_explicit(&self->is_inside, true, memory_order_release);
     }
     bool good = api.call(affinity->isolate, function, self->undefined, NULL, 0);
