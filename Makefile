@@ -9,8 +9,8 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --c
 # Debian's packages with the programs that the tests start.
 PACKAGES := chromium docker-registry luajit nghttp2-client redis-server wrk $(if $(shell command -v npm),,nodejs npm) $(if $(shell command -v go),,golang-go)
 PROJECTS := pyproject.toml setup.py constraints.txt engines/wasmtime/pyproject.toml engines/wasmtime/setup.py sdk/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
-# Two processes, each of which runs whole files.
-PARALLEL := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+# Two processes, each of which runs whole files. One that was ended is replaced once, since its test starts again.
+PARALLEL := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 1
 # Our C sources, except those of filters.
 SOURCES_IN_C := $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/*/*/native/*.[ch])
 # The tests for `check`: those that need no server, browser or other program, and are quick on one engine.

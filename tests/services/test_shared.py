@@ -524,6 +524,51 @@ if child:
     assert shared.metrics.snapshot()["counters"] == {"c": 211}
 
 
+def test_a_fork_while_other_threads_use_the_state(tmp_path):
+    """A child has only the thread that forked, so it would wait forever for what others have begun."""
+    fork = f"""
+import os, threading
+from proxywasm_host.services.shared import open_shared
+shared = open_shared({f"processes:{tmp_path / 'state'}"!r})
+shared.data.set("vm", b"k", b"v")
+over = threading.Event()
+def use():
+    while not over.is_set():
+        shared.data.set("vm", b"other", shared.data.get("vm", b"k")[0])
+others = [threading.Thread(target=use) for _ in range(4)]
+for other in others:
+    other.start()
+for _ in range(50):
+    if not (child := os.fork()):
+        os._exit(shared.data.get("vm", b"k") != (b"v", 1))
+    assert os.waitpid(child, 0)[1] == 0
+over.set()
+"""
+    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", fork], check=True, timeout=60)
+
+
+def test_a_fork_amid_a_use(tmp_path):
+    """As a signal handler may do it."""
+    fork = f"""
+import os
+from pathlib import Path
+from proxywasm_host.services.shared.directory import Directory, directory
+from proxywasm_host.services.unavailable import ServiceUnavailable
+state = directory(Path({str(tmp_path / "state")!r}))
+def look(transaction, databases):
+    child = os.fork()
+    transaction.get(b"k", db=databases[b"data"])
+    return child
+try:
+    child = state.read(look)
+except ServiceUnavailable as error:
+    os._exit("does not answer" not in str(error))
+assert os.waitpid(child, 0)[1] == 0
+state.enter()
+"""
+    subprocess.run([sys.executable, "-c", fork], check=True, timeout=60)
+
+
 def test_a_fork_goes_on_counting_for_all(tmp_path, opened):
     """Metrics that were defined before it are added up although it never ends."""
     choice = f"processes:{tmp_path / 'state'}"

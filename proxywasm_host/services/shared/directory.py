@@ -7,7 +7,9 @@ Rules of this module:
 * A process that writes holds the lock on ``writer``. Other processes wait for it, but at most `WAIT` seconds while
   nothing is written. So a process that was stopped amid writing does not delay them for longer, as LMDB's own lock
   would. A process that was killed leaves no partial write.
-* LMDB cannot be used after a fork: the child opens the directory again when it needs it.
+* LMDB cannot be used after a fork: the child closes its copy, and opens the directory again when it needs it. Closing
+  waits for all threads that use LMDB, but a child has only the thread that forked. So each thread holds a lock while it
+  uses LMDB, and a fork waits for the locks of all threads.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from proxywasm_host import remedy
 
@@ -87,16 +90,18 @@ class Directory:
 
     def _begin(self) -> None:
         self._opened: _Opened | None = None
-        self._mutex = threading.Lock()
+        self._writing = threading.Lock()
+        """Held by the thread of this process that writes, or waits for other processes."""
         self._opening = threading.Lock()
 
     def read(self, look: Callable[[Any, dict[bytes, Any]], T]) -> T:
         """Call `look` with a transaction and the databases by name. Raises: ServiceUnavailable."""
         self._breaker.check()
         try:
-            opened = self._opened or self._open()
-            with opened.env.begin() as transaction:
-                return look(transaction, opened.databases)
+            with _thread.uses:
+                opened = self._opened or self._open()
+                with opened.env.begin() as transaction:
+                    return look(transaction, opened.databases)
         except (lmdb.Error, OSError) as error:
             raise self._breaker.failed(error) from None
 
@@ -106,14 +111,15 @@ class Directory:
         Raises: ServiceUnavailable; QuotaExceeded, if the database or the disk is full.
         """
         self._breaker.check()
-        if not self._mutex.acquire(timeout=LONGEST):
+        if not self._writing.acquire(timeout=LONGEST):
             raise self._breaker.failed("other threads write all the time")
         try:
-            self._breaker.check()  # the thread that held the mutex may have failed
-            opened = self._opened or self._open()
-            self._lock(opened.writer, opened.env)
+            self._breaker.check()  # the thread that wrote before may have failed
+            with _thread.uses:
+                opened = self._opened or self._open()
+            _lock(opened.writer, last_write=self._last_write)
             try:
-                with opened.env.begin(write=True) as transaction:
+                with _thread.uses, opened.env.begin(write=True) as transaction:
                     return change(transaction, opened.databases)
             finally:
                 fcntl.flock(opened.writer, fcntl.LOCK_UN)
@@ -122,28 +128,12 @@ class Directory:
         except (lmdb.Error, OSError) as error:
             raise self._breaker.failed(error) from None
         finally:
-            self._mutex.release()
+            self._writing.release()
 
-    def _lock(self, file: int, env: Any = None) -> None:
-        """Lock a file, and wait as `WAIT` and `LONGEST` say. Raises: OSError, also if it stays locked."""
-        nap, longest = NAPS
-        until = latest = 0.0
-        last_write = -1
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # noqa: PERF203 - expected while waiting
-                now = time.monotonic()
-                latest = latest or now + LONGEST
-                if now > until:
-                    write = env.info()["last_txnid"] if env is not None else 0
-                    if (until and write == last_write) or now > latest:
-                        raise TimeoutError("another process writes all the time") from None
-                    until, last_write = now + WAIT, write
-                time.sleep(nap)
-                nap = min(nap * 1.5, longest)
-            else:
-                return
+    def _last_write(self) -> int:
+        """The number of the last write of any process."""
+        with _thread.uses:
+            return int(self._opened.env.info()["last_txnid"]) if self._opened else 0
 
     def enter(self) -> None:
         """Share the directory from now on. Raises: ServiceUnavailable, ConfigError."""
@@ -163,7 +153,7 @@ class Directory:
     def _open_in(self, alive: int) -> _Opened:
         writer = os.open(self.path / "writer", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._lock(writer)
+            _lock(writer)
             try:
                 env = lmdb.open(
                     str(self.path), map_size=SIZE, max_dbs=len(NAMES), max_readers=READERS, mode=0o600,
@@ -180,11 +170,10 @@ class Directory:
 
     def close(self) -> None:
         """Stop sharing; the last process removes the directory. Further use opens it again."""
-        with self._opening:
+        with self._writing, self._opening, _thread.uses:
             opened, self._opened = self._opened, None
             if opened is not None:
-                with self._mutex:
-                    opened.env.close()
+                opened.env.close()
                 os.close(opened.writer)
                 _left(self.path, opened.alive)
 
@@ -202,7 +191,7 @@ class Directory:
 
 _known: dict[Path, Directory] = {}
 """A process may open an LMDB database only once."""
-_known_lock = threading.Lock()
+_known_lock = threading.RLock()
 
 
 def directory(path: Path) -> Directory:
@@ -214,20 +203,76 @@ def directory(path: Path) -> Directory:
         return found
 
 
-def _after_fork() -> None:
-    global _known_lock  # noqa: PLW0603 - a thread of the parent may have it
-    _known_lock = threading.Lock()
-    for known in list(_known.values()):
-        known._forked()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
 @atexit.register
 def _close_all() -> None:
     for known in list(_known.values()):
         known.close()
+
+
+# -- Forks -------------------------------------------------------------------------------------------------------------
+
+
+class _Thread(threading.local):
+    """The state of each thread."""
+
+    def __init__(self) -> None:
+        self.uses = threading.RLock()  # not a Lock, as a signal handler may fork
+        """Held during each use of LMDB, but not while waiting for other processes that write."""
+        with _known_lock:
+            _all_uses.add(self.uses)
+
+
+_all_uses: WeakSet[threading.RLock] = WeakSet()
+_thread = _Thread()
+_held: list[threading.RLock] = []
+"""The locks of all threads, during a fork."""
+
+
+def _before_fork() -> None:
+    _known_lock.acquire()
+    _held.extend(_all_uses)
+    for uses in _held:
+        uses.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().release()
+    _known_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for known in _known.values():
+        known._forked()
+    _after_fork_in_parent()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+# -- Locks on files ----------------------------------------------------------------------------------------------------
+
+
+def _lock(file: int, kind: int = fcntl.LOCK_EX, last_write: Callable[[], int] = lambda: 0) -> None:
+    """Lock a file, and wait as `WAIT` and `LONGEST` say. Raises: OSError, also if it stays locked."""
+    nap, longest = NAPS
+    until = latest = 0.0
+    last = -1
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:  # noqa: PERF203 - expected while waiting
+            now = time.monotonic()
+            latest = latest or now + LONGEST
+            if now > until:
+                write = last_write()
+                if (until and write == last) or now > latest:
+                    raise TimeoutError("another process writes all the time") from None
+                until, last = now + WAIT, write
+            time.sleep(nap)
+            nap = min(nap * 1.5, longest)
+        else:
+            return
 
 
 # -- Entering and leaving ----------------------------------------------------------------------------------------------
@@ -250,7 +295,7 @@ def _entered(path: Path) -> int:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _clear(path)
-            fcntl.flock(alive, fcntl.LOCK_SH)
+            _lock(alive, fcntl.LOCK_SH)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(alive), (path / "alive").stat()):
                     return alive
