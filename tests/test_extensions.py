@@ -342,12 +342,16 @@ IN_RUST = {
 
 
 def test_rust_declares_the_structs_of_the_header():
-    """Wasmer's crate reads no header: its structs and the names of its capsules are compared with it."""
+    """Wasmer's crate reads no header: its structs and the names of its capsules are compared with it. It asserts that they
+    have the size and offsets of C."""
     header = (Path(get_include()) / "proxywasm_host.h").read_text()
     rust = "".join(path.read_text() for path in sorted((ROOT / "engines/wasmer/src").glob("*.rs")))
     for word in ("hostcall", "callback"):
         struct = re.search(rf"typedef struct {{\s*(\w+) \(\*call\)\((.*?)\);\s*void \*self;\s*}} Proxywasm_{word};", header)
         params = ", ".join(IN_RUST[re.match(r"(.*[ *])\w+$", param)[1]] for param in struct[2].split(", "))
         function = f'function: unsafe extern "C" fn({params}) -> {IN_RUST[struct[1]]},\n    itself: *mut c_void,\n}}'
-        assert re.search(rf"`Proxywasm_{word}` of .*\n#\[repr\(C\)\]\n(?:#.*\n)?.*struct \w+ {{\n    {re.escape(function)}", rust)
+        mine = re.search(rf"`Proxywasm_{word}` of .*\n#\[repr\(C\)\]\n(?:#.*\n)?.*struct (\w+) {{\n    {re.escape(function)}", rust)
+        assert f"assert!(offset_of!({mine[1]}, itself) == 8 && size_of::<{mine[1]}>() == 16);" in rust
         assert f'c"proxywasm_host.{word}.{extension.NATIVE_ABI}"' in rust
+    assert "typedef struct {\n    uint64_t bytes, size;\n} Proxywasm_memory;" in header
+    assert re.search(r"`Proxywasm_memory` of .*\ntype Range = \[AtomicU64; 2\];\n\nconst _: \(\) = assert!\(size_of::<Range>\(\) == 16\);", rust)

@@ -104,6 +104,8 @@ struct NativeCall {
     itself: *mut c_void,
 }
 
+const _: () = assert!(offset_of!(NativeCall, itself) == 8 && size_of::<NativeCall>() == 16);
+
 /// The name of its capsule: `PROXYWASM_CALLBACK`.
 const CALLBACK: &CStr = c"proxywasm_host.callback.1";
 

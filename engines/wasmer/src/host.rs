@@ -4,6 +4,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::error::Error;
 use std::ffi::{CStr, c_void};
 use std::fmt;
+use std::mem::offset_of;
 use std::ptr::{null, null_mut};
 use std::sync::LazyLock;
 
@@ -28,6 +29,8 @@ pub struct NativeEntry {
     function: unsafe extern "C" fn(*mut c_void, *const u64, usize) -> i64,
     itself: *mut c_void,
 }
+
+const _: () = assert!(offset_of!(NativeEntry, itself) == 8 && size_of::<NativeEntry>() == 16);
 
 /// The name of its capsule: `PROXYWASM_HOSTCALL`. Other versions are ignored.
 const HOSTCALL: &CStr = c"proxywasm_host.hostcall.1";

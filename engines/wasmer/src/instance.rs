@@ -41,9 +41,14 @@ pub struct Instance {
     state: Box<CallState>,
     handlers: RefCell<Vec<Py<PyAny>>>,
     memory: Option<NonNull<VMMemoryDefinition>>,
-    range: Box<[AtomicU64; 2]>,
+    range: Box<Range>,
     module: Py<Module>,
 }
+
+/// `Proxywasm_memory` of `proxywasm_host.h`: the address of the guest's memory, and its size.
+type Range = [AtomicU64; 2];
+
+const _: () = assert!(size_of::<Range>() == 16);
 
 // SAFETY: fields are accessed with the GIL held, or by the only thread inside.
 unsafe impl Send for Instance {}
