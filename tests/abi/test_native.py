@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import resource
 import subprocess
 import sys
 import weakref
 from collections import deque
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -211,6 +213,14 @@ TWINS = {
     "proxy_get_buffer_status": ["buffer", "slot", "slot"],
     "proxy_get_current_time_nanoseconds": ["slot"],
 }
+
+
+@needs_native
+def test_every_native_handler_is_compared():
+    """Their tables in C are the two lists of names there."""
+    native = Path(NATIVE.__file__).with_name("native")
+    names = {name for path in native.glob("*.c") for name in re.findall(r'{"(proxy_\w+)", \w+}', path.read_text())}
+    assert names == set(TWINS)
 
 
 @needs_native
