@@ -42,12 +42,15 @@ def wrap(engine, log):
 
 @pytest.fixture(params=MIDDLEWARES)
 def carry(request, engine, log):
-    """Carry requests through a filter: ``carry(script of a probe or a filter or a chain, failure policy of a probe, **options)``."""
+    """Carry requests through a filter: ``carry(script of a probe or a filter or a chain, failure policy of a probe, **options)``.
+    `clients` may be by kind of middleware."""
     made = []
 
     def carry(script="", policy=None, **options):
         options.setdefault("services", Services(log=log))
         given = {"failure_policy": policy} if policy else {}
+        if set(options.get("clients", ())) == set(MIDDLEWARES):
+            options["clients"] = options["clients"][request.param]
         probe = isinstance(script, str)
         chain = [Filter(code("c/probe_0_2_1"), "probe", configuration=script, **given)] if probe else script
         chain = chain if isinstance(chain, list) else [chain]

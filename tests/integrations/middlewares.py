@@ -63,7 +63,10 @@ class Application:
         return (seen.body,) if self.echo else self.chunks
 
     async def asgi(self, scope, receive, send) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            text = value.decode("latin-1")
+            headers[name.decode()] = f"{headers[name.decode()]},{text}" if name.decode() in headers else text
         body = await of_asgi.read(receive)
         chunks = self.answer(Seen(scope["method"], scope["path"], scope["query_string"].decode(), headers, body))
         given = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
@@ -80,7 +83,10 @@ class Application:
 
 
 class Both:
-    """An application behind filters, as `kind` has it. `status` is the middleware's after what was asked last."""
+    """An application behind filters, as `kind` has it. `status` is the middleware's after what was asked last, and `client`
+    has what the last client got so far."""
+
+    client: of_asgi.Server | of_wsgi.Response | None = None
 
     def __init__(self, kind: str, filters, application: Application | None = None, **options: Any) -> None:
         self.kind = kind
@@ -110,7 +116,8 @@ class Both:
             if body and not any(name in ("content-length", "transfer-encoding") for name, _ in pairs):
                 pairs.append(("content-length", str(len(body))))
             parts = [body[at : at + 65536] for at in range(0, len(body), 65536)]
-            server = await of_asgi.get(self.app, method, target, pairs, body=parts, **given)
+            self.client = server = of_asgi.Server(parts)
+            await self.app(of_asgi.scope(method, target, pairs, **given), server.receive, server.send)
             headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in server.headers]
             answers.append(Answer(server.status or 0, headers, server.body))
         await anyio.to_thread.run_sync(self.until, self.app.status)
@@ -123,6 +130,7 @@ class Both:
             given = {"method": "GET", "target": "/", "headers": (), "body": b"", **request}
             path, _, query = given["target"].partition("?")
             environ: dict[str, Any] = {"RAW_URI": given["target"], "QUERY_STRING": query}
+            environ |= {"REMOTE_ADDR": "192.0.2.1", "REMOTE_PORT": "4711"}
             environ["SERVER_PROTOCOL"] = f"HTTP/{given.get('http_version', '1.1')}"
             for name, value in given["headers"]:
                 key = f"HTTP_{name.upper().replace('-', '_')}"
@@ -130,7 +138,8 @@ class Both:
             environ.setdefault("HTTP_HOST", "example.com")
             if length := environ.pop("HTTP_CONTENT_LENGTH", None):
                 environ.update({"CONTENT_LENGTH": length, "wsgi.input": io.BytesIO(given["body"])})
-            response = of_wsgi.get(self.app, given["method"], path, given["body"], **environ)
+            self.client = response = of_wsgi.Response()
+            of_wsgi.get(self.app, given["method"], path, given["body"], response, **environ)
             pairs = [(name.lower(), value) for name, value in response.headers]
             answers.append(Answer(int(response.status[:3]), pairs, response.body))
         with ThreadPoolExecutor(1) as other:
