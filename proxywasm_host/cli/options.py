@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -33,12 +33,13 @@ from proxywasm_host.cli.parameter_types import (
 )
 from proxywasm_host.describe import plural
 from proxywasm_host.driver.defaults import DEADLINE, MEMORY
+from proxywasm_host.driver.filters import DEFAULTS
 from proxywasm_host.engine.cache import ModuleCache, default_directory
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import ConfigError, ModuleError
 from proxywasm_host.fetch.reference import is_configuration, is_remote, local_path
-from proxywasm_host.runtime.failure_policy import FailurePolicy
-from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
+from proxywasm_host.runtime.arguments import Check
+from proxywasm_host.runtime.filter_config import OPTIONS, FilterConfig, plugin_names
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.listener import Listener
@@ -67,8 +68,9 @@ KONG = re.compile(r"^kong\s*[:=]", re.MULTILINE)
 """The key in our own form of a configuration that names one of Kong."""
 
 F = TypeVar("F", bound=Callable[..., Any])
-NAMED = ("root_id", "vm_id", "name", "sha256", "pull_policy", "engine", "failure_policy")
-"""Options of a filter with the names of the fields of `FilterConfig`."""
+NAMED = [name for name, option in OPTIONS.items() if option.plain]
+"""Options of a filter that have the names of the fields of `FilterConfig`: `_option` makes them."""
+TYPES: Mapping[Any, Any] = {str: click.STRING, int: click.INT, float: click.FLOAT}
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 
 CONFIG_OPTIONS = (
@@ -77,30 +79,45 @@ CONFIG_OPTIONS = (
     ),
     click.option("--vm-config", type=Data(), multiple=True, help="The configuration of its VM."),
 )
+
+
+def _checked(check: Check) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def callback(context: click.Context, parameter: click.Parameter, given: Any) -> Any:
+        try:
+            for value in given if isinstance(given, tuple) else [given]:
+                check(value)
+        except (TypeError, ValueError) as error:
+            raise click.BadParameter(str(error), context, parameter) from None
+        return given
+
+    return callback
+
+
+def _option(name: str, *, several: bool = True) -> Callable[[F], F]:
+    """The option of the command line for an option of a filter, given once for all filters or once for each."""
+    option, flag = OPTIONS[name], f"--{name.replace('_', '-')}"
+    help = option.about.partition(". ")[0].rstrip(".").replace("`", "") + "."
+    if option.kind is bool:
+        return click.option(flag, is_flag=True, help=help)
+    defaults = [getattr(value, "value", value) for value in (option.default, DEFAULTS[name])]
+    if defaults[0] not in ("", None):
+        help += f"  [default: {'; of serve: '.join(map(str, dict.fromkeys(defaults)))}]"
+    choices = [getattr(value, "value", value) for value in option.values]
+    kind = click.Choice(choices) if choices else TYPES[option.kind]
+    default = None if several else option.default
+    return click.option(flag, type=kind, multiple=several, default=default, help=help, callback=_checked(option.check))
+
+
 FILTER_OPTIONS = (
-    click.option("--root-id", metavar="ID", multiple=True, help="Which filter of the module to run."),
-    click.option("--vm-id", metavar="ID", multiple=True, help="Filters with the same id and code share a VM."),
-    click.option("--name", metavar="NAME", multiple=True, help="The filter's name.  [default: that of its file]"),
-    click.option("--sha256", metavar="HEX", multiple=True, help="The digest that its module or image must have."),
-    click.option(
-        "--pull-policy",
-        type=click.Choice(["IfNotPresent", "Always"]),
-        multiple=True,
-        help="Whether to check a URL whose module is in the cache.  [default: only for :latest]",
-    ),
+    *map(_option, NAMED),
     click.option(
         "--engine",
         type=EngineName(),
         multiple=True,
         help="wasmtime, …; see `proxywasm engines`. `run` also accepts all, to compare them.",
     ),
-    click.option(
-        "--failure-policy",
-        type=click.Choice([policy.value for policy in FailurePolicy]),
-        multiple=True,
-        help="What a stream gets after a trap.  [default: fail_closed; of serve: fail_reload]",
-    ),
 )
+UNKNOWN_IMPORTS_OPTION = _option("unknown_imports", several=False)
 HOSTCALLS_OPTION = click.option(
     "--hostcalls", type=Hostcalls(), multiple=True, help="A Python module or file with your own hostcalls."
 )
@@ -108,13 +125,6 @@ SHARED_OPTION = click.option(
     "--shared",
     type=SharedChoice(),
     help="How to share data, queues and metrics of filters: memory, processes or redis://…",
-)
-UNKNOWN_IMPORTS_OPTION = click.option(
-    "--unknown-imports",
-    type=click.Choice(["error", "stub"]),
-    default="error",
-    show_default=True,
-    help="What to do about an unknown proxy_* import.",
 )
 REQUEST_OPTIONS = (
     click.option("-X", "--method", metavar="METHOD", help="The same as METHOD before the URL."),
@@ -168,10 +178,8 @@ HOST_OPTIONS = (
         help="Seconds for a callback; 0 for no limit.",
     ),
     click.option("--memory-limit", type=Size(), default=f"{MEMORY >> 20}MiB", show_default=True, help="Per guest."),
-    click.option("--allow-on-headers-stop-iteration", is_flag=True, help="Send the body even after PAUSE on headers."),
     SHARED_OPTION,
     HOSTCALLS_OPTION,
-    UNKNOWN_IMPORTS_OPTION,
 )
 
 
@@ -271,6 +279,8 @@ class CommandLine:
             return host.load_plugin(filter)
         except ModuleError as error:
             raise about(str(filter.code), error) from None
+        except ValueError as error:  # options that do not fit each other
+            raise click.UsageError(str(error)) from None
 
     def send(
         self,
@@ -308,15 +318,7 @@ class CommandLine:
                     replace(filter, **{**said, "engine": engine or filter.engine}) for filter in _configured(path)[0]
                 ]
                 continue
-            chain.append(
-                FilterConfig(
-                    path,
-                    environment=dict(options["env"]),
-                    allow_on_headers_stop_iteration=options["allow_on_headers_stop_iteration"],
-                    unknown_imports=options["unknown_imports"],
-                    **{**said, "engine": engine},
-                )
-            )
+            chain.append(FilterConfig(path, environment=dict(options["env"]), **{**said, "engine": engine}))
         return [replace(filter, name=name) for filter, name in zip(chain, plugin_names(chain), strict=True)]
 
     @property
@@ -330,7 +332,7 @@ def of_each(options: dict[str, Any], count: int, configuration: str) -> list[dic
 
     `configuration` is the command's name for the filter's configuration. Raises: click.UsageError, as `each`.
     """
-    called = {"configuration": configuration, "vm_configuration": "vm_config"}
+    called = {"configuration": configuration, "vm_configuration": "vm_config", "engine": "engine"}
     called.update((name, name) for name in NAMED)
     columns = [(name, each(options, option, count, None)) for name, option in called.items()]
     return [{name: values[number] for name, values in columns if values[number] is not None} for number in range(count)]
@@ -349,7 +351,8 @@ def sentence(error: ModuleError) -> str:
 
 def each(options: dict[str, Any], option: str, count: int, default: Any) -> list[Any]:
     """The values of an option for each of `count` filters. Raises: click.UsageError, if their number does not fit."""
-    values = list(options[option])
+    given = options[option]
+    values = ([True] if given else []) if isinstance(given, bool) else list(given)  # a flag is for all filters
     if len(values) in (0, 1):
         return (values or [default]) * count
     if len(values) != count:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar, Union
 
 from proxywasm_host.driver.defaults import FAILURE_POLICY, RELOAD_INTERVAL
@@ -15,7 +15,7 @@ from proxywasm_host.runtime.filter_config import Code, FilterConfig
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
 
-__all__ = ["AnyFilter", "Filter", "by_request", "chain", "compile", "load", "pin"]
+__all__ = ["DEFAULTS", "AnyFilter", "Filter", "by_request", "chain", "compile", "load", "pin"]
 
 CODE = (bytes, str, os.PathLike)
 Result = TypeVar("Result")
@@ -29,6 +29,8 @@ class Filter(FilterConfig):
     reload_interval: float = RELOAD_INTERVAL
 
 
+DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Filter)}
+"""The defaults of a `Filter`, by option."""
 AnyFilter = Union[FilterConfig, Code]
 """A filter, or only the path or the bytes of its module."""
 

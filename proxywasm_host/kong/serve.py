@@ -27,6 +27,7 @@ from proxywasm_host.runtime.tcp import TcpStream
 from proxywasm_host.serve import config
 from proxywasm_host.serve.application import Application
 from proxywasm_host.serve.driver import ThreadDriver
+from proxywasm_host.serve.filters import as_written
 from proxywasm_host.serve.generation import Generation
 from proxywasm_host.serve.source import Source, error_lines, read_file
 from proxywasm_host.serve.upstreams import OutlierDetection, Retry, Server, Upstream, UpstreamTls
@@ -112,17 +113,7 @@ class KongSource(Source[KongSettings]):
                 raise ConfigError(f"{where}a configuration of Kong names its filters and upstreams: leave them out")
         said = {
             "profile": "wasmx",
-            "filters": [
-                {
-                    "file": filter.code,
-                    "name": filter.name,
-                    "configuration": filter.configuration,
-                    "failure_policy": filter.failure_policy,
-                    "reload_interval": filter.reload_interval,
-                    "isolation": filter.isolation,
-                }
-                for filter in setup.filters
-            ],
+            "filters": [as_written(filter) for filter in setup.filters],
             "shm_kv": self.environment.shm_kv,
             "upstreams": {**upstreams_of(setup), NO_SERVICE: Upstream(url="tcp://127.0.0.1:1")},
             "tcp": [

@@ -15,7 +15,7 @@ from proxywasm_host import remedy
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.recording.answers import REPLAY_INSTEAD, answers_of
-from proxywasm_host.recording.file_format import Event, Recording
+from proxywasm_host.recording.file_format import RECORDED, Event, Recording
 from proxywasm_host.runtime.failure import PluginError
 from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.testing import (
@@ -34,7 +34,13 @@ from proxywasm_host.testing.scenario import Scenario, headers_source, literal
 
 __all__ = ["as_pytest", "as_suite"]
 
-OPTIONS = ("name", "root_id", "vm_id", "vm_configuration", "environment", "allow_on_headers_stop_iteration")
+NOT_IN_TESTS = {
+    "configuration": "it is an argument of its own",
+    "limits": "a test has those of its harness",
+    "failure_policy": "a test sends one request, which no new guest gets",
+    "isolation": "it needs the profile wasmx, and a test has one request",
+}
+"""Recorded options of a filter that a test of it does not repeat, with the reason."""
 """Fields of a `FilterConfig` that are written if they differ from the defaults."""
 
 
@@ -290,7 +296,9 @@ def _configuration(filter: FilterConfig) -> str:
 def _options(filter: FilterConfig) -> dict[str, Any]:
     """The options that differ from the defaults."""
     usual = FilterConfig(filter.code)
-    given = {name: getattr(filter, name) for name in OPTIONS}
+    given = {name: getattr(filter, name) for name in RECORDED if name not in NOT_IN_TESTS}
+    if filter.capabilities is not None:
+        given["capabilities"] = sorted(filter.capabilities)
     return {
         name: value
         for name, value in given.items()

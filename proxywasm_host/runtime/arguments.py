@@ -1,26 +1,24 @@
-"""Checks the arguments of embedders, by name. A name means the same everywhere.
+"""Checks the arguments of embedders. A wrong one is refused where it is passed, with a message that says what to write.
 
-A wrong argument is refused where it is passed, with a message that says what to write.
+`CHECKS` has those of hosts and streams, by name: a name means the same everywhere. The options of a filter have their
+checks in `runtime.filter_config`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from proxywasm_host.abi.profile import PROFILES, Profile
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.engine.registry import check_name
 from proxywasm_host.errors import not_among
-from proxywasm_host.fetch.reference import check_sha256, local_path, reference_of
-from proxywasm_host.runtime.failure_policy import FailurePolicy
-from proxywasm_host.runtime.match import Match
 from proxywasm_host.services import Services
 
-__all__ = ["as_body", "check_arguments", "how_to_write", "profile_of"]
+__all__ = ["CHECKS", "Check", "among", "as_body", "check_arguments", "expect", "how_to_write", "profile_of", "text"]
 
 Check = Callable[[Any], object]
+"""Raises TypeError, ValueError or LookupError for a wrong value."""
 
 
 def check_arguments(**given: object) -> None:
@@ -57,7 +55,7 @@ def how_to_write(headers: Any, pair: Any) -> str:
     return ""
 
 
-def _is(words: str, good: Callable[[Any], bool], *, optional: bool = False) -> Check:
+def expect(words: str, good: Callable[[Any], bool], *, optional: bool = False) -> Check:
     """A check that refuses a value that is not `good`; if `optional`, ``None`` stands for a default."""
 
     def check(value: Any) -> None:
@@ -67,51 +65,24 @@ def _is(words: str, good: Callable[[Any], bool], *, optional: bool = False) -> C
     return check
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
+def text(name: str) -> Check:
+    """A check of an option that is text."""
+    return expect(f"{_article(name)} {name} is text", lambda value: isinstance(value, str))
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and value >= 0
+def among(name: str, values: Sequence[Any], *, optional: bool = False) -> Check:
+    """A check of an option that has one of these values; if `optional`, ``None`` stands for a default."""
+    *others, last = map(repr, values)
+
+    def check(value: Any) -> None:
+        if value not in values and not (optional and value is None):
+            raise ValueError(f"{name} is {', '.join(others)} or {last}, not {value!r}")
+
+    return check
 
 
-def _size(value: Any) -> bool:
-    return isinstance(value, int) and value >= 0
-
-
-def _names_to_text(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(part, str) for pair in value.items() for part in pair)
-
-
-def _listens(value: Any) -> bool:
-    return all(callable(getattr(value, name, None)) for name in ("callback", "returned", "hostcall"))
-
-
-def _code(value: object) -> None:
-    if not isinstance(value, (str, os.PathLike, bytes, bytearray, memoryview)):
-        raise TypeError(f"a filter is the path of its file, its URL, or its bytes, not {value!r}")
-    if isinstance(value, str) and reference_of(value) is None:
-        local_path(value)
-
-
-def _pull_policy(value: object) -> None:
-    if value not in (None, "IfNotPresent", "Always"):
-        raise ValueError(f"pull_policy is 'IfNotPresent' or 'Always', not {value!r}")
-
-
-def _unknown_imports(value: object) -> None:
-    if value not in ("error", "stub"):
-        raise ValueError(f"unknown_imports is 'error' or 'stub', not {value!r}")
-
-
-def _isolation(value: object) -> None:
-    if value not in ("none", "stream", "filter"):
-        raise ValueError(f"isolation is 'none', 'stream' or 'filter', not {value!r}")
-
-
-def _capabilities(value: object) -> None:
-    if isinstance(value, str):
-        raise TypeError(f"capabilities are names of hostcalls and callbacks: write [{value!r}], a list")
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _engine(value: Any) -> None:
@@ -119,38 +90,24 @@ def _engine(value: Any) -> None:
         check_name(value)
 
 
-def _configuration(value: object) -> None:
-    if not isinstance(value, (str, bytes)):
-        raise TypeError(f"a configuration is text or bytes, not {value!r}: encode it, with json.dumps for example")
+def _listens(value: Any) -> bool:
+    return all(callable(getattr(value, name, None)) for name in ("callback", "returned", "hostcall"))
+
+
+def _size(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
 
 
 CHECKS: Mapping[str, Check] = {
     # of hosts
-    "services": _is("services are Services(…)", lambda value: isinstance(value, Services), optional=True),
-    "listener": _is("a listener has the methods callback, returned and hostcall", _listens, optional=True),
-    "cache": _is("a cache is a ModuleCache(Path(…))", lambda value: hasattr(value, "load"), optional=True),
-    "wake": _is("wake is a function", callable, optional=True),
+    "services": expect("services are Services(…)", lambda value: isinstance(value, Services), optional=True),
+    "listener": expect("a listener has the methods callback, returned and hostcall", _listens, optional=True),
+    "cache": expect("a cache is a ModuleCache(Path(…))", lambda value: hasattr(value, "load"), optional=True),
+    "wake": expect("wake is a function", callable, optional=True),
     # of hosts and filters
     "engine": _engine,
     "profile": lambda value: None if value is None else profile_of(value),
-    "limits": _is("limits are Limits(memory=…, deadline=…)", lambda value: isinstance(value, Limits), optional=True),
-    # of filters
-    "code": _code,
-    "sha256": check_sha256,
-    "pull_policy": _pull_policy,
-    "name": _is("a name is text", _text),
-    "root_id": _is("a root_id is text", _text),
-    "vm_id": _is("a vm_id is text", _text),
-    "configuration": _configuration,
-    "vm_configuration": _configuration,
-    "environment": _is("an environment is a mapping of text to text", _names_to_text, optional=True),
-    "capabilities": _capabilities,
-    "failure_policy": FailurePolicy,
-    "allow_on_headers_stop_iteration": lambda _: None,
-    "reload_interval": _is("reload_interval is a number of seconds, 0 or more", _number),
-    "isolation": _isolation,
-    "unknown_imports": _unknown_imports,
-    "match": _is("a match is Match(hosts=…, paths=…)", lambda value: isinstance(value, Match), optional=True),
+    "limits": expect("limits are Limits(memory=…, deadline=…)", lambda value: isinstance(value, Limits), optional=True),
     # of streams
-    "buffer_limit": _is("buffer_limit is a number of bytes, 0 or more, such as 1 << 20", _size),
+    "buffer_limit": expect("buffer_limit is a number of bytes, 0 or more, such as 1 << 20", _size),
 }

@@ -1,7 +1,9 @@
 """`FilterConfig`: the one description of a filter and its options, before a host loads it.
 
-`Host.load_plugin`, drivers, middlewares, ``proxywasm serve`` and the command line accept or make it. An option of a
-filter is a field here and a check in `runtime.arguments`; its meaning is in the code that uses the field.
+`Host.load_plugin`, drivers, middlewares, ``proxywasm serve`` and the command line accept or make it. A field is the
+only place that lists an option: its type, default, check and description (`option`) are also those of the argument of
+`Host.load_plugin`, of the configuration of ``serve`` with its schema, and of the command line. The meaning of an option
+is in the code that uses the field.
 """
 
 from __future__ import annotations
@@ -11,23 +13,75 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar, Union, cast, overload
+from types import NoneType
+from typing import (
+    Any,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.module_limits import ModuleLimits
 from proxywasm_host.abi.profile import Profile
 from proxywasm_host.engine.protocol import Engine, Limits
-from proxywasm_host.fetch.reference import PullPolicy, name_of
-from proxywasm_host.runtime.arguments import check_arguments
+from proxywasm_host.fetch.reference import PullPolicy, check_sha256, local_path, name_of, reference_of
+from proxywasm_host.runtime.arguments import CHECKS, Check, among, expect, text
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.match import Match
 
-__all__ = ["Code", "FilterConfig", "as_bytes", "of_filter", "plugin_names"]
+__all__ = ["OPTIONS", "Code", "FilterConfig", "Option", "as_bytes", "of_filter", "plugin_names"]
 
 Code = Union[bytes, str, "os.PathLike[str]"]
 """A module's bytes, the path of its file, or its URL: ``https://…``, ``oci://registry/name:tag``."""
-LATER = "engine", "hostcalls", "module_limits"
-"""Fields that are checked when the filter is loaded, because an engine may be registered until then."""
+
+
+def option(about: str, default: Any, check: Check | None = None, *, repr: bool = True) -> Any:
+    """A field of `FilterConfig`.
+
+    Args:
+        about: the description, in the schema of ``serve`` too. Its first sentence is the help on the command line.
+        default: the default.
+        check: refuses wrong values; without it, the type of the field says what is wrong.
+        repr: whether the value may be shown; it must not contain a secret.
+    """
+    return field(default=default, repr=repr, metadata={"about": about, "check": check})
+
+
+def _code(value: object) -> None:
+    if not isinstance(value, (str, os.PathLike, bytes, bytearray, memoryview)):
+        raise TypeError(f"a filter is the path of its file, its URL, or its bytes, not {value!r}")
+    if isinstance(value, str) and reference_of(value) is None:
+        local_path(value)
+
+
+def _configuration(value: object) -> None:
+    if not isinstance(value, (str, bytes)):
+        raise TypeError(f"a configuration is text or bytes, not {value!r}: encode it, with json.dumps for example")
+
+
+def _capabilities(value: object) -> None:
+    if isinstance(value, str):
+        raise TypeError(f"capabilities are names of hostcalls and callbacks: write [{value!r}], a list")
+
+
+def _names_to_text(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(part, str) for pair in value.items() for part in pair)
+
+
+def _seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value >= 0
+
+
+def _unchecked(value: object) -> None:
+    """Refuses nothing. An engine may be registered until the filter is loaded, so `Host` checks what depends on it."""
 
 
 @dataclass(frozen=True)
@@ -37,55 +91,82 @@ class FilterConfig:
     Raises: TypeError, ValueError, LookupError, for a wrong field.
     """
 
-    code: Code = field(repr=False)
-    """The module's bytes, the path of its file, or its URL (docs/modules.md#where-it-comes-from)."""
-    name: str = ""
-    """Name for logs and the property ``plugin_name``; if empty, the name of the file or image without its ending."""
-    configuration: bytes | str = field(default=b"", repr=False)
-    """The configuration for on_configure."""
-    root_id: str = ""
-    """Selects one of the module's plugins."""
-    vm_id: str = ""
-    """Plugins with the same vm_id, `vm_configuration`, code and options of the VM share a VM."""
-    vm_configuration: bytes | str = field(default=b"", repr=False)
-    """The configuration for on_vm_start."""
-    environment: Mapping[str, str] | None = field(default=None, repr=False)
-    """Environment variables of the guest."""
-    capabilities: Iterable[str] | None = None
-    """Names of the allowed hostcalls and callbacks; ``None`` allows all."""
-    failure_policy: FailurePolicy | str = FailurePolicy.FAIL_CLOSED
-    """The handling of new streams after the guest has failed."""
-    allow_on_headers_stop_iteration: bool = False
-    """After PAUSE in a callback on headers, the filter still gets the body (Envoy's option of the same name)."""
-    reload_interval: float = 1.0
-    """Base of the back-off of FAIL_RELOAD in seconds. The back-off doubles with each VM that fails within ten times the
-    base, up to ten times the base, and is jittered down by up to half (as in Envoy). With 0, a failed VM is replaced
-    after the time that its start took. Then a client that makes the guest trap cannot withhold the filter from others
-    for long, and starts take at most half of the time; for a VM that does not start, the base is 1 second.
-    """
-    isolation: Literal["none", "stream", "filter"] = "none"
-    """``none``: streams share the plugin's VM. ``stream``: each stream gets a VM for all of its filters of one module;
-    ``filter``: for each of its filters. Only with the profile ``wasmx`` (`proxywasm_host.runtime.isolation`)."""
-    unknown_imports: Literal["error", "stub"] = "error"
-    """``error``: an unknown ``proxy_*`` import is an error; ``stub``: it answers UNIMPLEMENTED."""
-    sha256: str = ""
-    """SHA-256 digest that the module, or an image's manifest, must have; otherwise it is refused."""
-    pull_policy: PullPolicy | None = None
-    """``Always``: look up a URL without a digest, even if its module is in the cache; ``IfNotPresent``: only if it is
-    not. The default is ``IfNotPresent``; for an image's tag ``latest`` it is ``Always``.
-    """
-    match: Match | None = None
-    """The requests that pass the filter in a driver, a middleware or a server; ``None`` for all."""
-    engine: str | Engine | None = None
-    """Overrides the host's engine. The next fields override options of the host as well."""
-    profile: str | Profile | None = None
-    limits: Limits | None = None
-    module_limits: ModuleLimits | None = None
-    hostcalls: Iterable[CustomHostcall] | None = None
+    code: Code = field(
+        repr=False,
+        metadata={
+            "about": "The module's bytes, the path of its file, or its URL (docs/modules.md#where-it-comes-from).",
+            "check": _code,
+        },
+    )
+    name: str = option(
+        "Name for logs, metrics and the property ``plugin_name``. If empty, the name of the file or image without its "
+        "ending.",
+        "",
+    )
+    configuration: bytes | str = option("The configuration for on_configure.", b"", _configuration, repr=False)
+    root_id: str = option("Selects one of the module's filters.", "")
+    vm_id: str = option(
+        "Filters with the same vm_id share a VM, if code, `vm_configuration` and options of the VM are also equal.",
+        "",
+    )
+    vm_configuration: bytes | str = option("The configuration for on_vm_start.", b"", _configuration, repr=False)
+    environment: Mapping[str, str] | None = option(
+        "Environment variables of the guest.",
+        None,
+        expect("an environment is a mapping of text to text", _names_to_text, optional=True),
+        repr=False,
+    )
+    capabilities: Iterable[str] | None = option(
+        "Names of the allowed hostcalls and callbacks. Without it, all are allowed.", None, _capabilities
+    )
+    failure_policy: FailurePolicy | str = option(
+        "After the guest has failed, new streams are answered 503 (``fail_closed``), skip the filter (``fail_open``), "
+        "or get a new guest (``fail_reload``).",
+        FailurePolicy.FAIL_CLOSED,
+        FailurePolicy,
+    )
+    allow_on_headers_stop_iteration: bool = option(
+        "After PAUSE in a callback on headers, the filter still gets the body (Envoy's option of the same name).", False
+    )
+    reload_interval: float = option(
+        "Base of the back-off of fail_reload in seconds. The back-off doubles with each VM that fails within ten times "
+        "the base, up to ten times the base, and is jittered down by up to half (as in Envoy). With 0, a failed VM is "
+        "replaced after the time that its start took. Then a client that makes the guest trap cannot withhold the "
+        "filter from others for long, and starts take at most half of the time; for a VM that does not start, the base "
+        "is 1 second.",
+        1.0,
+        expect("reload_interval is a number of seconds, 0 or more", _seconds),
+    )
+    isolation: Literal["none", "stream", "filter"] = option(
+        "``none``: streams share the plugin's VM; ``stream``: each stream gets a VM for all of its filters of one "
+        "module; ``filter``: for each of its filters. Only with the profile ``wasmx``.",
+        "none",
+    )
+    unknown_imports: Literal["error", "stub"] = option(
+        "``error``: an unknown ``proxy_*`` import is an error; ``stub``: it answers UNIMPLEMENTED.", "error"
+    )
+    sha256: str = option("SHA-256 digest that the module, or an image's manifest, must have.", "", check_sha256)
+    pull_policy: PullPolicy | None = option(
+        "``Always``: look up a URL without a digest, even if its module is in the cache; ``IfNotPresent``: only if it "
+        "is not. The default is ``IfNotPresent``; for an image's tag ``latest`` it is ``Always``.",
+        None,
+    )
+    match: Match | None = option(
+        "The requests that pass the filter in a driver, a middleware or a server. Without it, all do.",
+        None,
+        expect("a match is Match(hosts=…, paths=…)", lambda value: isinstance(value, Match), optional=True),
+    )
+    # These override options of the host.
+    engine: str | Engine | None = option("Overrides the engine of all filters.", None, _unchecked)
+    profile: str | Profile | None = option("Overrides the profile of all filters.", None, CHECKS["profile"])
+    limits: Limits | None = option("Overrides the limits of all filters.", None, CHECKS["limits"])
+    module_limits: ModuleLimits | None = option("Overrides the limits on all modules.", None, _unchecked)
+    hostcalls: Iterable[CustomHostcall] | None = option("Your hostcalls for this filter alone.", None, _unchecked)
 
     def __post_init__(self) -> None:
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
-        check_arguments(**{name: value for name, value in given.items() if name not in LATER})
+        given = {name: getattr(self, name) for name in OPTIONS}
+        for name, value in given.items():
+            OPTIONS[name].check(value)
         if isinstance(self.code, (bytearray, memoryview)):
             object.__setattr__(self, "code", bytes(self.code))
         object.__setattr__(self, "failure_policy", FailurePolicy(self.failure_policy))
@@ -105,6 +186,42 @@ class FilterConfig:
     def plugin_name(self) -> str:
         """The name of the plugin that is loaded from it."""
         return self.name if self.name or isinstance(self.code, bytes) else name_of(self.code)
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a filter: a field of `FilterConfig`, for code that makes another form of it."""
+
+    kind: Any
+    """Its type, as in annotations."""
+    default: Any
+    values: tuple[Any, ...]
+    """The values that it may have besides ``None``, if it is a choice."""
+    about: str
+    """The description, in several sentences."""
+    check: Check
+    """Refuses wrong values."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is text, a number, a bool or a choice: files and the command line have no other form of it."""
+        return bool(self.values) or self.kind in (str, int, float, bool)
+
+    @classmethod
+    def of(cls, name: str, kind: Any, default: Any, about: str, check: Check | None) -> Option:
+        """An option from its field."""
+        literal = next((each for each in (kind, *get_args(kind)) if get_origin(each) is Literal), None)
+        values = tuple(FailurePolicy) if FailurePolicy in get_args(kind) else get_args(literal)
+        if check is None and values:
+            check = among(name, values, optional=NoneType in get_args(kind))
+        return cls(kind, default, values, about, check or (text(name) if kind is str else _unchecked))
+
+
+OPTIONS: Mapping[str, Option] = {
+    each.name: Option.of(each.name, kind, each.default, **each.metadata)
+    for each, kind in zip(fields(FilterConfig), get_type_hints(FilterConfig).values(), strict=True)
+}
+"""By name, all options of a filter."""
 
 
 P = ParamSpec("P")

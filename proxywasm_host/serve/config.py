@@ -20,6 +20,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     WithJsonSchema,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -30,13 +31,15 @@ from proxywasm_host.abi.profile import PROFILES
 from proxywasm_host.abi.values import encode_value
 from proxywasm_host.driver import recycle as recycling
 from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY, RELOAD_INTERVAL, STREAM_IDLE_TIMEOUT
+from proxywasm_host.driver.filters import DEFAULTS
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import not_among
 from proxywasm_host.fetch.fetcher import ModuleFetcher
-from proxywasm_host.fetch.reference import PullPolicy, check_sha256
 from proxywasm_host.integrations.prometheus import SETS, Tag
 from proxywasm_host.runtime import match as matches
+from proxywasm_host.runtime.arguments import Check
 from proxywasm_host.runtime.failure_policy import FailurePolicy
+from proxywasm_host.runtime.filter_config import OPTIONS
 from proxywasm_host.serve.model import File, Model, ModuleSource, Seconds, Size
 from proxywasm_host.serve.upstreams import Retry, Tls, Upstream, web
 from proxywasm_host.services import MAX_CALLOUTS, Zones
@@ -242,7 +245,24 @@ class Rule(Match):
         return self
 
 
-class Filter(Model):
+def _checked(check: Check) -> AfterValidator:
+    def validate(value: Any) -> Any:
+        check(value)
+        return value
+
+    return AfterValidator(validate)
+
+
+FIELDS: dict[str, Any] = {
+    name: (Annotated[option.kind, _checked(option.check)], Field(DEFAULTS[name], description=option.about))
+    for name, option in OPTIONS.items()
+    if option.plain
+}
+"""All options of a filter that need no other form in a file than in Python."""
+_Options: Any = create_model("_Options", __base__=Model, **FIELDS)
+
+
+class Filter(_Options):  # type: ignore[misc]  # its fields are known when it runs
     """One filter of the chain."""
 
     short = "file"
@@ -251,12 +271,6 @@ class Filter(Model):
     """The module: a file, relative to the configuration file; a URL https://… or oci://registry/name:tag; or the
     module itself as data:application/wasm;base64,….
     """
-    sha256: Annotated[str, AfterValidator(check_sha256)] = ""
-    """The digest that the module, or an image's manifest, must have."""
-    pull_policy: PullPolicy | None = None
-    """``Always``: look up a URL without a digest even if its module is in the cache, as for the tag ``latest``."""
-    name: str = ""
-    """Name for logs, metrics and ``plugin_name``; the file's name if not given."""
     configuration: Text = b""
     """The filter's configuration: text unchanged, anything else as JSON."""
     configuration_file: File | None = None
@@ -267,31 +281,18 @@ class Filter(Model):
     """Other configurations for some requests; the first rule that fits counts. A rule without hosts, paths, routes and
     clusters fits all.
     """
-    root_id: str = ""
-    """Selects one of the module's filters."""
-    vm_id: str = ""
-    """Filters with the same vm_id and code share a VM."""
     vm_configuration: Text = b""
     """The configuration of its VM."""
     vm_configuration_file: File | None = None
     """A file with this configuration."""
-    environment: dict[str, str] = {}
-    capabilities: list[str] | None = None
-    """Allowed hostcalls and callbacks; all if not given."""
-    failure_policy: FailurePolicy = FAILURE_POLICY
-    """After the guest has failed, requests get a new guest, or 503, or skip the filter."""
-    allow_on_headers_stop_iteration: bool = False
-    """After PAUSE on headers the filter still gets the body, as with Envoy's option of the same name."""
-    reload_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = RELOAD_INTERVAL
-    """Base of fail_reload's back-off in seconds; with 0 the next request gets a new guest."""
-    isolation: Literal["none", "stream", "filter"] = "none"
-    """``none``: requests share its VM. ``stream``: each request gets a VM for all filters of a module; ``filter``: for
-    each filter. Only with the profile wasmx."""
-    unknown_imports: Literal["error", "stub"] = "error"
-    engine: str | None = None
-    """Overrides the engine of the whole configuration."""
-    limits: GuestLimits | None = None
-    """Overrides the limits of the whole configuration."""
+    environment: dict[str, str] = Field({}, description=OPTIONS["environment"].about)
+    capabilities: list[str] | None = Field(None, description=OPTIONS["capabilities"].about)
+    failure_policy: FailurePolicy = Field(FAILURE_POLICY, description=OPTIONS["failure_policy"].about)
+    reload_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        RELOAD_INTERVAL, description=OPTIONS["reload_interval"].about
+    )
+    engine: str | None = Field(None, description=OPTIONS["engine"].about)
+    limits: GuestLimits | None = Field(None, description=OPTIONS["limits"].about)
 
     @model_validator(mode="after")
     def _one_configuration(self) -> Filter:

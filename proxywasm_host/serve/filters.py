@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from pydantic import ConfigDict
 
 from proxywasm_host.driver.clusters import Cluster, Clusters
-from proxywasm_host.driver.filters import Filter
+from proxywasm_host.driver.filters import DEFAULTS, Filter
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
 from proxywasm_host.runtime.listener import Listener
@@ -19,7 +20,7 @@ from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import HostSettings, Settings
 from proxywasm_host.serve.source import Source
 
-__all__ = ["chain_in", "chains_of", "cluster_of", "clusters_of", "filters_of", "listener_of", "names"]
+__all__ = ["as_written", "chain_in", "chains_of", "cluster_of", "clusters_of", "filters_of", "listener_of", "names"]
 
 
 class Chain(HostSettings):
@@ -35,6 +36,12 @@ def chain_in(file: Path) -> tuple[list[Filter], str]:
     """
     settings = Source(file, model=Chain, command="run").load()
     return [*filters_of(settings)], settings.profile
+
+
+def as_written(filter: FilterConfig) -> dict[str, Any]:
+    """A filter in the form of a configuration, with the options that differ from the defaults."""
+    given = {each.name: getattr(filter, each.name) for each in fields(filter) if each.name != "code"}
+    return {"file": filter.code, **{name: value for name, value in given.items() if value != DEFAULTS[name]}}
 
 
 def names(filters: list[config.Filter]) -> list[str]:

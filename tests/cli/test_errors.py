@@ -166,6 +166,9 @@ def test_the_second_filter_is_named_if_it_is_the_bad_one(proxywasm, tmp_path):
         ([HEADERS, "/x", "--callout", "idp=99999"], "99999 is not a status: HTTP's are from 100 to 599, gRPC's"),
         ([HEADERS, "/x", "--failure-policy", "open"], "'open' is not one of 'fail_closed', 'fail_open', 'fail_reload'"),
         ([HEADERS, "/x", "--unknown-imports", "no"], "'no' is not one of 'error', 'stub'"),
+        ([HEADERS, "/x", "--sha256", "12"], "'12' is not a SHA-256 digest: write its 64 hexadecimal digits"),
+        ([HEADERS, "/x", "--reload-interval", "-1"], "reload_interval is a number of seconds, 0 or more, not -1.0"),
+        ([HEADERS, "/x", "--isolation", "stream"], "isolation 'stream' needs the profile 'wasmx', and this host has 'envoy'"),
         ([HEADERS, "/x", "--response-status", "7"], "7 is not in the range 100<=x<=999"),
     ],
 )
