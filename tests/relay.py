@@ -21,6 +21,7 @@ class Relay:
         self.port = 0
         self.died = threading.Event()
         self._fatal: tuple[str, bytes] | None = None
+        self._lock = threading.Lock()
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self.start()
@@ -30,8 +31,9 @@ class Relay:
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
         self._fatal = None
-        self.died.clear()
-        self._open = [listener]
+        with self._lock:
+            self.died.clear()
+            self._open.append(listener)
         self._begin(self._accept, listener)
 
     def dies_at(self, side: str, words: bytes) -> None:
@@ -39,11 +41,10 @@ class Relay:
 
     def stop(self) -> None:
         """End all connections, and take no more."""
-        for each in self._open:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-        self.died.set()
+        with self._lock:
+            self.died.set()
+            while self._open:
+                _end(self._open.pop())
 
     def join(self) -> None:
         """Stop, and wait for the threads."""
@@ -63,7 +64,12 @@ class Relay:
             except OSError:
                 return
             server = socket.create_connection(("127.0.0.1", self.target))
-            self._open += [client, server]
+            with self._lock:
+                if self.died.is_set():  # since the connection came
+                    _end(client)
+                    _end(server)
+                    return
+                self._open += [client, server]
             self._begin(self._carry, CLIENT, client, server)
             self._begin(self._carry, SERVER, server, client)
 
@@ -81,3 +87,9 @@ class Relay:
                 sink.sendall(part)
                 before = (before + part)[-100:]
             sink.shutdown(socket.SHUT_WR)
+
+
+def _end(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
