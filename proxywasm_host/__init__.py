@@ -1,6 +1,8 @@
 """A Proxy-Wasm host: run filters that were built for Envoy, Istio, Kong or Higress in a Python program.
 
 A `Host` loads plugins and makes streams. You feed events to a stream; it returns effects, and does no I/O itself.
+
+docs/api.md lists the public modules and names. All others are private.
 """
 
 from importlib import import_module

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import functools
 import inspect
 import re
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent
+from types import FunctionType, GetSetDescriptorType, MethodDescriptorType
 
 import pytest
 
@@ -30,6 +34,10 @@ ERRORS = re.findall(r"^\| `(\w+)` \| `(\w+)` \| `([\w.]+)` \|$", PAGE, re.MULTIL
 BLOCK = re.compile(r"^( *)```(\w*).*\n((?s:.)*?)^ *```$", re.MULTILINE)
 LOGGERS = {f"proxywasm_host.{name}" for name in ("asgi", "configuration", "driver", "guest", "wsgi")}
 OTHERS = {"proxywasm_host.engines", "proxywasm_host.h"}  # entry points, the header
+MEMBER_KINDS = (
+    *(FunctionType, MethodDescriptorType, GetSetDescriptorType),  # the latter two of classes in C
+    *(property, functools.cached_property, classmethod, staticmethod),
+)
 IMPORT = re.compile(r"from (proxywasm_host[\w.]*) import (\w+(?:, \w+)*)")
 
 
@@ -85,9 +93,12 @@ def taught() -> set[tuple[str, str]]:
     return found
 
 
-def public() -> list[tuple[str, object]]:
-    """Every public class and function, and what a class defines."""
-    found = {}
+def public() -> dict[str, tuple[object, list[type]]]:
+    """Every public class and function, and each member that a class defines or inherits from us, by its full name.
+
+    With each is the list of the classes whose member of that name may document it: those of an interface, for instance.
+    """
+    found: dict[str, tuple[object, list[type]]] = {}
     for module, names in MODULES.items():
         for name in names:
             try:
@@ -96,14 +107,22 @@ def public() -> list[tuple[str, object]]:
                 continue
             if not (inspect.isclass(thing) or inspect.isfunction(thing)):
                 continue
-            found[f"{thing.__module__}.{thing.__qualname__}"] = thing
-            if inspect.isclass(thing) and thing.__module__.startswith("proxywasm_host"):
-                wanted = MEMBERS.get(name)
-                for key, member in vars(thing).items():
-                    shown = key in wanted if wanted else not key.startswith("_")
-                    if shown and (inspect.isfunction(member) or isinstance(member, (property, classmethod, staticmethod))):
-                        found[f"{thing.__module__}.{thing.__qualname__}.{key}"] = member
-    return sorted(found.items())
+            found[f"{module}.{name}"] = (thing, [])
+            if inspect.isclass(thing):
+                ours = [kind for kind in thing.__mro__ if kind.__module__.startswith("proxywasm_host")]
+                for key in {key for kind in ours for key in vars(kind) if not key.startswith(("_", "test_"))}:
+                    member = inspect.getattr_static(thing, key)
+                    if isinstance(member, MEMBER_KINDS):
+                        found[f"{module}.{name}.{key}"] = (member, list(thing.__mro__))
+    return found
+
+
+def documented(name: str, thing: object, kinds: list[type]) -> bool:
+    """Whether somebody wrote a text: not `dataclass` or `Enum`, which write some, and not another class about itself."""
+    key = name.rpartition(".")[2]
+    if kinds:
+        return any(vars(kind)[key].__doc__ for kind in kinds if key in vars(kind))
+    return bool(thing.__doc__) and not thing.__doc__.startswith((f"{key}(", "An enumeration."))
 
 
 def test_the_page_is_read():
@@ -119,6 +138,12 @@ def test_the_page_has_the_names_of_a_module(module):
 def test_what_documentation_teaches_is_on_the_page():
     found = taught()
     assert {("proxywasm_host.integrations.exchange", "Exchange"), ("proxywasm_host.integrations.mitmproxy", "SCRIPT")} <= found
+    assert sorted(f"{module}: {name}" for module, name in found if name not in MODULES.get(module, ())) == []
+
+
+def test_what_examples_import_is_on_the_page():
+    found = set().union(*(imported(file.read_text()) for file in ROOT.glob("examples/**/*.py")))
+    assert ("proxywasm_host.testing", "exchange") in found
     assert sorted(f"{module}: {name}" for module, name in found if name not in MODULES.get(module, ())) == []
 
 
@@ -166,4 +191,37 @@ def test_what_an_application_is_told_is_the_error_that_it_expects_as_well(name):
 
 
 def test_what_is_public_has_a_docstring():
-    assert [name for name, thing in public() if not (inspect.getdoc(thing) or "").strip()] == []
+    found = public()
+    assert {"proxywasm_host.HttpStream.request_headers", "proxywasm_host.errors.ModuleError"} <= found.keys()
+    assert [name for name, (thing, kinds) in found.items() if not documented(name, thing, kinds)] == []
+
+
+def test_a_text_that_nobody_wrote_is_no_docstring():
+    @dataclass
+    class Record:
+        field: int
+
+    class Undocumented(ProxyWasmError):
+        def method(self) -> None:
+            pass
+
+    assert not documented("Record", Record, [])
+    assert not documented("Undocumented", Undocumented, [])
+    assert not documented("Undocumented.method", Undocumented.method, [Undocumented])
+    assert documented("ProxyWasmError", ProxyWasmError, [])
+
+
+def test_other_errors_that_are_raised_are_on_the_page():
+    """Of Python's errors. Our own that are not in the tree are for ourselves."""
+    [listed] = re.findall(r"one of Python's errors: (.*)\. Integrations", PAGE)
+    allowed = tuple(getattr(builtins, name) for name in re.findall(r"`(\w+)`", listed))
+    assert AssertionError in allowed
+    raised = {
+        ast.unparse(node.exc.func)
+        for file in ROOT.glob("proxywasm_host/**/*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
+    }
+    kinds = [getattr(builtins, name) for name in raised if hasattr(builtins, name)]
+    assert ValueError in kinds
+    assert [kind for kind in kinds if issubclass(kind, Exception) and not issubclass(kind, allowed)] == []

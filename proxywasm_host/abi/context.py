@@ -44,7 +44,9 @@ class ContextState:
 
     def __init__(self, id: int, root: Any = None) -> None:
         self.id = id
+        """The number by which the guest knows it."""
         self.root: Any = root or self
+        """The root context of its plugin; itself, if it is one."""
         self.maps: list[HeaderList | None] = [None] * (4 if root else 8)
         """Header maps by `MapType`; those of callouts (from 4 on) are the root context's."""
         self.buffers: list[bytes | HeldBody | None] = [None] * BUFFERS
@@ -97,7 +99,7 @@ class Context(ContextState):
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
     ) -> None:
-        """Answer the client instead of continuing, after the guest returns."""
+        """Answer the client instead of continuing, after the guest returns. `details` is ``response.code_details``."""
 
     def continue_stream(self, stream: int) -> Refusal | None:
         """Resume the stream after the guest returns. Does nothing for a stream type that the context does not have.
@@ -180,17 +182,20 @@ class Context(ContextState):
     def http_call(
         self, cluster: str, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
     ) -> int | Refusal:
-        """Start an HTTP callout; returns its token."""
+        """Start an HTTP callout; `timeout` is in milliseconds. Returns its token."""
         return self._no_plugin()
 
     def grpc_call(
         self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList, message: bytes, timeout: int
     ) -> int | Refusal:
-        """Start a unary gRPC callout; returns its token."""
+        """Start a unary gRPC callout. Returns its token.
+
+        `cluster` is its name or a ``GrpcService`` message; `timeout` is in milliseconds.
+        """
         return self._no_plugin()
 
     def grpc_stream(self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList) -> int | Refusal:
-        """Open a gRPC stream; returns its token."""
+        """Open a gRPC stream; `cluster` as in `grpc_call`. Returns its token."""
         return self._no_plugin()
 
     def grpc_send(self, token: int, message: bytes, end_stream: bool) -> Refusal | None:
@@ -208,11 +213,11 @@ class Context(ContextState):
     def redis_init(
         self, cluster: str, username: bytes, password: bytes, timeout: int, options: dict[str, str]
     ) -> Refusal | None:
-        """Configure the Redis client of a cluster."""
+        """Configure the Redis client of a cluster; `timeout` of its calls is in milliseconds."""
         return self._no_plugin()
 
     def redis_call(self, cluster: str, query: bytes) -> int | Refusal:
-        """Send a Redis command; returns its token."""
+        """Send a Redis command; `query` is the command in RESP. Returns its token."""
         return self._no_plugin()
 
     def look_up(self, name: str) -> Refusal | None:

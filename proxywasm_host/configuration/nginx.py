@@ -287,7 +287,7 @@ class Reader:
         for each in block:
             if each.name == "proxy_wasm_isolation":
                 if each.args not in (["none"], ["stream"], ["filter"]):
-                    self._wrong(each, "is none, stream or filter")
+                    self._wrong(each, "must be none, stream or filter")
                     return above
                 return each.args[0]
         return above

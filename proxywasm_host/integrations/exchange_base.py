@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Union
 from proxywasm_host.abi.native import NATIVE, check_constants
 from proxywasm_host.integrations.heads import Informational, RequestHead, ResponseHead
 from proxywasm_host.runtime import effects
-from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.effects import Effect, StreamEffect
 from proxywasm_host.runtime.http import HttpStream
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class ExchangeBase:
     """A request in progress, on the common path. `Exchange` adds the unusual cases."""
 
     state = State.WAITING
+    """The state of the exchange."""
     _feeding = False
     _client_method = b""
     _upstream_method = b""
@@ -91,6 +92,7 @@ class ExchangeBase:
         log: logging.Logger = logger,
     ) -> None:
         self.stream = stream
+        """The stream that it carries."""
         self.to_upstream: deque[ToUpstream] = deque()
         """Parts of the request, in order, the head first. Take them from the left."""
         self.to_client: deque[ToClient] = deque()
@@ -191,7 +193,7 @@ class ExchangeBase:
         """Take the effects of an event that the exchange fed, up to the first one that is not the stream's."""
         stream = self.stream
         for at, effect in enumerate(todo):
-            if getattr(effect, "stream", None) is not stream:
+            if not isinstance(effect, StreamEffect) or effect.stream is not stream:
                 self._leave_to_driver(todo[at:])
                 return
             self._take_in(effect)

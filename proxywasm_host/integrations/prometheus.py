@@ -38,7 +38,7 @@ KINDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("histograms", "histogram", ("_bucket", "_count", "_sum", "_created")),
 )
 """Key, kind and OpenMetrics' suffixes of a family's name. Names are assigned in this order."""
-Told = Mapping[str, Mapping[str, Any]]
+Snapshot = Mapping[str, Mapping[str, Any]]
 """``counters``, ``gauges`` and ``histograms`` by name, as `InMemoryMetrics.snapshot` has them."""
 
 
@@ -112,7 +112,7 @@ SETS: Mapping[str, tuple[Tag, ...]] = {"envoy": ENVOY, "istio": ISTIO, "kuadrant
 class Snapshots(Protocol):
     """Metrics that can be shown: `InMemoryMetrics`, `SharedMetrics`."""
 
-    def snapshot(self) -> Told:
+    def snapshot(self) -> Snapshot:
         """All metrics."""
         ...
 
@@ -142,14 +142,17 @@ class FilterMetrics:
         return families(self._metrics.snapshot(), self._tags, self._prefix)
 
 
-def families(told: Told, tags: Sequence[Tag] = (), prefix: str = PREFIX) -> Iterator[Metric]:
-    """Guests' metrics as families of Prometheus."""
+def families(metrics: Snapshot, tags: Sequence[Tag] = (), prefix: str = PREFIX) -> Iterator[Metric]:
+    """Metrics of guests, as `InMemoryMetrics.snapshot` returns them, as families of Prometheus.
+
+    `tags` and `prefix` are those of `FilterMetrics`.
+    """
     made: dict[tuple[str, str], Metric] = {}
     seen: set[tuple[str, str, tuple[tuple[str, str], ...]]] = set()
     taken: set[str] = set()
     left = MAX_NAMES
     for key, kind, suffixes in KINDS:
-        for name, value in sorted(told[key].items()):
+        for name, value in sorted(metrics[key].items()):
             left -= len(name)
             rest, labels = _labelled(name, tags if left >= 0 and len(name) <= MAX_NAME else ())
             clean = prefix + re.sub(r"[^a-zA-Z0-9_]", "_", rest)

@@ -94,15 +94,17 @@ static void context_dealloc(Context *self) {
 }
 
 static PyMemberDef context_members[] = {
-    {"id", T_OBJECT_EX, offsetof(Context, id), READONLY, NULL},
-    {"root", T_OBJECT_EX, offsetof(Context, root), READONLY, NULL},
+    {"id", T_OBJECT_EX, offsetof(Context, id), READONLY, "The number by which the guest knows it."},
+    {"root", T_OBJECT_EX, offsetof(Context, root), READONLY, "The root context of its plugin; itself, if it is one."},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef context_getset[] = {
-    {"maps", get_places, set_places, NULL, (void *)offsetof(Context, maps)},
-    {"buffers", get_places, set_places, NULL, (void *)offsetof(Context, buffers)},
-    FLAG(Context, read_only),
+    {"maps", get_places, set_places, "Header maps by `MapType`; those of callouts (from 4 on) are the root context's.",
+     (void *)offsetof(Context, maps)},
+    {"buffers", get_places, set_places, "Buffers by `BufferType`; 4, 5, 7 and 9 are the root context's, 6 the VM's.",
+     (void *)offsetof(Context, buffers)},
+    PUBLIC_FLAG(Context, read_only, "True during on_log, in which nothing can be changed."),
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -491,15 +491,15 @@ static PyMethodDef exchange_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-#define OWN(name, kind) #name, kind, offsetof(ExchangeBase, name), 0, NULL
+#define OWN(name, kind, doc) #name, kind, offsetof(ExchangeBase, name), 0, doc
 #define HIDDEN(name, kind) "_" #name, kind, offsetof(ExchangeBase, name), 0, NULL
 
 static PyMemberDef exchange_members[] = {
-    {OWN(stream, T_OBJECT_EX)},
-    {OWN(to_upstream, T_OBJECT_EX)},
-    {OWN(to_client, T_OBJECT_EX)},
-    {OWN(wake, T_OBJECT)},
-    {OWN(state, T_OBJECT_EX)},
+    {OWN(stream, T_OBJECT_EX, "The stream that it carries.")},
+    {OWN(to_upstream, T_OBJECT_EX, "Parts of the request, in order, the head first. Take them from the left.")},
+    {OWN(to_client, T_OBJECT_EX, "Parts of the response, in order. Take them from the left.")},
+    {OWN(wake, T_OBJECT, "Called when an event from elsewhere has changed the exchange. It must not feed anything.")},
+    {OWN(state, T_OBJECT_EX, "The state of the exchange.")},
     {HIDDEN(driver, T_OBJECT_EX)},
     {HIDDEN(log, T_OBJECT_EX)},
     {HIDDEN(client_method, T_OBJECT_EX)},
@@ -515,8 +515,9 @@ static PyMemberDef exchange_members[] = {
 
 static PyGetSetDef exchange_getset[] = {
     DICT,
-    {"over", (getter)get_over, NULL, NULL, NULL},
-    {"finished", (getter)get_finished, NULL, NULL, NULL},
+    {"over", (getter)get_over, NULL,
+     "Whether the rest of upstream's response is ignored, so that the carrier should break it off.", NULL},
+    {"finished", (getter)get_finished, NULL, "Whether `to_client` is empty and will stay empty.", NULL},
     {HIDDEN_FLAG(fix_content_length)},
     {HIDDEN_FLAG(http_1_0)},
     {HIDDEN_FLAG(feeding)},

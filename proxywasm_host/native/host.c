@@ -69,7 +69,7 @@ static void plugin_dealloc(PluginBase *self) {
 }
 
 static PyMemberDef plugin_members[] = {
-    {"host", T_OBJECT_EX, offsetof(PluginBase, host), 0, NULL},
+    {"host", T_OBJECT_EX, offsetof(PluginBase, host), 0, "The host that loaded it."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -77,7 +77,7 @@ static PyGetSetDef plugin_getset[] = {
     DICT,
     {"_vm", get_put, (setter)set_vm, NULL, (void *)offsetof(PluginBase, vm)},
     {"_root", get_put, (setter)set_root, NULL, (void *)offsetof(PluginBase, root)},
-    FLAG(PluginBase, closed),
+    PUBLIC_FLAG(PluginBase, closed, "Whether `close` was called."),
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -246,7 +246,7 @@ static PyMemberDef host_members[] = {
 
 static PyGetSetDef host_getset[] = {
     DICT,
-    {"services", (getter)get_services, (setter)set_services, NULL, NULL},
+    {"services", (getter)get_services, (setter)set_services, "The services that hostcalls use.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -182,7 +182,8 @@ PyObject *to_override(PyObject *self, PyObject *args);
 /* A bool attribute that accepts any object; `at` is its offset. */
 PyObject *get_flag(PyObject *self, void *at);
 int set_flag(PyObject *self, PyObject *value, void *at);
-#define FLAG(type, name) {#name, get_flag, set_flag, NULL, (void *)offsetof(type, name)}
+#define PUBLIC_FLAG(type, name, doc) {#name, get_flag, set_flag, doc, (void *)offsetof(type, name)}
+#define FLAG(type, name) PUBLIC_FLAG(type, name, NULL)
 
 /* -- The common path of a request (fast_path.h) -------------------------------------------------------------------- */
 

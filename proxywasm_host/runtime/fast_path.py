@@ -278,6 +278,7 @@ class HttpStreamBase:
     details: str | None = None
     """Envoy's response code details: the origin of the response or of the stream's end, and the reason."""
     closed = False
+    """Whether `close` was called."""
 
     def __init__(
         self,
@@ -289,6 +290,7 @@ class HttpStreamBase:
     ) -> None:
         self._host = host
         self.properties = properties
+        """The embedder's properties, by dotted name."""
         limit: Any = buffer_limit
         if not isinstance(limit, int) or limit < 0:
             raise TypeError(f"buffer_limit is a number of bytes, 0 or more, such as 1 << 20, not {limit!r}")
@@ -409,9 +411,11 @@ class PluginBase:
     """The part of a plugin that streams use."""
 
     host: Host
+    """The host that loaded it."""
     _vm: Vm
     _root: Context
     closed = False
+    """Whether `close` was called."""
 
 
 class HostBase:
@@ -421,6 +425,7 @@ class HostBase:
 
     def __init__(self, services: Services) -> None:
         self.services = services
+        """The services that hostcalls use."""
         self._outbox = Outbox()
 
     def http_stream(

@@ -129,6 +129,7 @@ class _Whole:
 
     @property
     def body(self) -> bytes:
+        """The whole body."""
         return b"".join(self.chunks)
 
     @property

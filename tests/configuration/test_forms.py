@@ -542,7 +542,7 @@ def test_listeners_of_tcp_that_are_not_understood(tmp_path, text, said):
         (GATEWAY.replace("  wasm:\n", "  extProc: [{}]\n  wasm:\n"), "g.yaml", "extProc is not a Wasm filter"),
         (KUMA.replace("AddFirst", "Remove"), "k.yaml", "the operation 'Remove' needs filters that are not here"),
         (NGINX.replace("proxy_wasm auth", "proxy_wasm ath"), "nginx.conf", ":14: proxy_wasm: no module is called 'ath'"),
-        (NGINX.replace("http {", "http { proxy_wasm_isolation all;"), "nginx.conf", ":7: proxy_wasm_isolation: is none, stream or filter"),
+        (NGINX.replace("http {", "http { proxy_wasm_isolation all;"), "nginx.conf", ":7: proxy_wasm_isolation: must be none, stream or filter"),
         (NGINX.replace("location = /exact", "location ~ x$ { proxy_pass http://app; } location ^~ /api { proxy_pass http://app; } location = /exact"), "nginx.conf", "location: is below a location with ^~, and before regular expressions: that is not supported"),
         (NGINX.replace("location = /exact { proxy_pass http://app;", "location ~ x$ { proxy_pass http://app/x;"), "nginx.conf", "proxy_pass: has a path, which nginx does not allow in a location of a regular expression"),
         (NGINX.replace("Host $host", "Host $server_name"), "nginx.conf", "location: sends $server_name as Host: that is not supported; $host, $http_host and $proxy_host are"),

@@ -53,6 +53,20 @@ def test_methods_are_called_and_described_the_same(name):
 
 
 @pytest.mark.parametrize("name", FORMS)
+def test_properties_are_described_the_same(name):
+    """Those that are public. The texts of Python's plain attributes are in its source alone."""
+    native = getattr(NATIVE, name)
+    public = {key: value for key, value in vars(native).items() if key[0] != "_" and inspect.isdatadescriptor(value)}
+    for key, value in vars(FORMS[name]).items():
+        if isinstance(value, property) and key in public:
+            assert public[key].__doc__ == inspect.cleandoc(value.__doc__), key
+            del public[key]
+    if name in {"ContextState", "ExchangeBase", "HostBase", "HttpStreamBase", "PluginBase"}:  # bases of public classes
+        assert public
+        assert [key for key, value in public.items() if not value.__doc__] == []
+
+
+@pytest.mark.parametrize("name", FORMS)
 def test_a_class_is_described_the_same(name):
     assert getattr(NATIVE, name).__doc__ == inspect.cleandoc(FORMS[name].__doc__)
 
