@@ -42,9 +42,9 @@ class Relay:
     def stop(self) -> None:
         """End all connections, and take no more."""
         with self._lock:
-            self.died.set()
             while self._open:
                 _end(self._open.pop())
+        self.died.set()
 
     def join(self) -> None:
         """Stop, and wait for the threads."""
@@ -65,7 +65,7 @@ class Relay:
                 return
             server = socket.create_connection(("127.0.0.1", self.target))
             with self._lock:
-                if self.died.is_set():  # since the connection came
+                if listener not in self._open:  # it died since the connection came
                     _end(client)
                     _end(server)
                     return

@@ -63,7 +63,7 @@ class Event:
     """The content of the event: headers, data, a reply, …
 
     ``plugin`` is the name of the plugin that it concerns. ``nth``, if present, is the index among plugins with that
-    name, in the order of `Recording.everyone`.
+    name, in the order of `Recording.all_filters`.
     """
     did: list[str] = field(default_factory=list)
     """A line for each callback, and after it an indented line for each of its hostcalls."""
@@ -110,7 +110,7 @@ class Recording:
         return [line for event in (*self.start, *self.events) for line in event.did]
 
     @property
-    def everyone(self) -> list[FilterConfig]:
+    def all_filters(self) -> list[FilterConfig]:
         """The filters of the stream and their neighbours."""
         beside = ((self.filters[at], each) for at, each in self.neighbours)
         return [*self.filters, *(replace(each, code=of.code, limits=of.limits) for of, each in beside)]

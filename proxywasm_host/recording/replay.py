@@ -95,7 +95,7 @@ def replay(
     if modules:
         filters = [replaced(filter, code=code) for filter, code in zip(recording.filters, modules, strict=True)]
         recording = replaced(recording, filters=filters)
-    filters = recording.everyone
+    filters = recording.all_filters
     if limits is not None:
         filters = [replaced(filter, limits=limits) for filter in filters]
     world = _World(recording)

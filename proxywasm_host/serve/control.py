@@ -20,7 +20,7 @@ from proxywasm_host.integrations.asgi.scope import Receive, Scope, Send
 from proxywasm_host.serve.admin import Member
 from proxywasm_host.serve.source import Source
 
-__all__ = ["Application", "Control", "Fleet", "Remote"]
+__all__ = ["Application", "Control", "Processes", "Remote"]
 
 
 class Application(Member, Protocol):
@@ -123,7 +123,7 @@ class Remote:
         return ""
 
 
-class Fleet:
+class Processes:
     """The processes whose sockets are in a directory."""
 
     def __init__(self, directory: Path) -> None:

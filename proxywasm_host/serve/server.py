@@ -29,7 +29,7 @@ from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.errors import ConfigError, ProxyWasmError
 from proxywasm_host.serve.admin import Admin
 from proxywasm_host.serve.config import Address, HostSettings, Settings
-from proxywasm_host.serve.control import Application, Control, Fleet
+from proxywasm_host.serve.control import Application, Control, Processes
 from proxywasm_host.serve.filters import names
 from proxywasm_host.serve.parent_process import end_with_parent
 from proxywasm_host.serve.reload import Watch
@@ -81,7 +81,7 @@ def run(kind: type[Application], source: Source[Any]) -> None:
         behind = f" → {settings.behind}" if settings.behind else ""
         ready = partial(logger.info, "serving %s: %s%s", ", ".join(addresses), filters, behind)
         if settings.workers == 1:
-            application = Alone(
+            application = SingleProcess(
                 kind.in_process(source, settings, listening, shared_by(settings)), settings, watch, admin
             )
             asyncio.run(until_signal(application, ready))
@@ -147,7 +147,7 @@ def at(listening: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def until_signal(application: Alone | OneOfSeveral, ready: Callable[[], None]) -> None:
+async def until_signal(application: SingleProcess | WorkerProcess, ready: Callable[[], None]) -> None:
     """Serve until a signal arrives; `ready` is called after the start. Raises: ProxyWasmError, if it cannot start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -200,10 +200,10 @@ async def watching(watch: Watch, reload: Callable[[], Awaitable[str]]) -> AsyncI
             await task
 
 
-# -- Alone -------------------------------------------------------------------------------------------------------------
+# -- One process -------------------------------------------------------------------------------------------------------
 
 
-class Alone:
+class SingleProcess:
     """The applications of a single process, one for each thread, with the admin port and the watcher of files."""
 
     def __init__(
@@ -260,7 +260,7 @@ class Alone:
 # -- Several -----------------------------------------------------------------------------------------------------------
 
 
-class OneOfSeveral:
+class WorkerProcess:
     """An application in a child process, which its parent controls."""
 
     _application: Application
@@ -332,7 +332,7 @@ def one(
     """The main function of each of several processes."""
     logging.config.dictConfig(log_config(settings))
     asyncio.run(
-        until_signal(OneOfSeveral(kind, source, settings, listening, shared, directory, supervisor), lambda: None)
+        until_signal(WorkerProcess(kind, source, settings, listening, shared, directory, supervisor), lambda: None)
     )
 
 
@@ -374,18 +374,18 @@ async def _control_loop(
     over: threading.Event,
 ) -> None:
     """The work of the parent process, which serves no requests itself."""
-    fleet = Fleet(directory)
+    processes = Processes(directory)
     async with contextlib.AsyncExitStack() as around:
         if admin is not None:
-            page = beside(Admin(fleet.members, settings.admin_hosts, settings.tags), sockets=[admin])
+            page = beside(Admin(processes.members, settings.admin_hosts, settings.tags), sockets=[admin])
             await around.enter_async_context(page)
         if settings.watch:
-            await around.enter_async_context(watching(watch, fleet.reload))
+            await around.enter_async_context(watching(watch, processes.reload))
         serving = False
         while not over.is_set():
             await asyncio.sleep(0.1)
-            if not serving and len(await fleet.members()) >= settings.workers:
+            if not serving and len(await processes.members()) >= settings.workers:
                 serving = True
                 ready()
             if settings.watch:
-                await fleet.catch_up()
+                await processes.catch_up()

@@ -281,8 +281,8 @@ class Harness:
             return effect.plugin.queue_ready(effect.token)
         elif isinstance(effect, effects.SetTickPeriod):
             self._set_tick(effect)
-        else:
-            _, perform = self._streams.get(id(getattr(effect, "stream", None)), (None, None))
+        elif isinstance(effect, effects.StreamEffect):
+            _, perform = self._streams.get(id(effect.stream), (None, None))
             if perform is not None:
                 perform(effect)
         return []

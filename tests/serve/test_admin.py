@@ -13,7 +13,7 @@ from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.serve.admin import Admin
 from proxywasm_host.serve.application import Application
 from proxywasm_host.serve.reload import Watch
-from proxywasm_host.serve.server import Alone, bound, make_room
+from proxywasm_host.serve.server import SingleProcess, bound, make_room
 from proxywasm_host.serve.source import Source
 from tests.serve.conftest import HEADERS, PANICS
 from tests.serve.in_process import serving
@@ -114,7 +114,7 @@ def test_nobody_is_ready_before_filters_are_loaded(monkeypatch):
         source = Source(None, {"upstream": {"url": "http://127.0.0.1:9"}, "filters": [{"file": HEADERS}]})
         with bound(("127.0.0.1", 0)) as admin:
             settings = source.load()
-            alone = Alone([Application(source, settings, [listening()])], settings, Watch(source), admin)
+            alone = SingleProcess([Application(source, settings, [listening()])], settings, Watch(source), admin)
             starting = asyncio.ensure_future(alone.start())
             said = []
             while len(said) < 2:

@@ -74,10 +74,10 @@ class V8Engine:
             raise InvalidModule("not a WebAssembly module: it does not begin with the bytes 00 61 73 6d")
         if reason := lacking(FOR_AN_ISOLATE):
             raise InvalidModule(reason)
-        workshop = self.route.workshop()
+        compiling_isolate = self.route.compiling_isolate()
         try:
             binary = Binary(bytecode, slow, ranges)
-            return V8Module(self.route, workshop, binary, workshop.compile(binary.rewritten))
+            return V8Module(self.route, compiling_isolate, binary, compiling_isolate.compile(binary.rewritten))
         except Refused as error:
             raise InvalidModule(str(error)) from None
         except (Malformed, IndexError, Thrown) as error:
@@ -90,8 +90,8 @@ class V8Engine:
     def _complaint(self, bytecode: bytes) -> str:
         """V8's message about the unchanged module, with positions in it; empty if V8 accepts it."""
         try:
-            workshop = self.route.workshop()
-            workshop.drop(workshop.compile(bytecode))
+            compiling_isolate = self.route.compiling_isolate()
+            compiling_isolate.drop(compiling_isolate.compile(bytecode))
         except Thrown as thrown:
             message = thrown.message.removeprefix("WebAssembly.Module(): ")
             wrong_type = any(words in message for words in ("type error", "on the stack", "expected type"))

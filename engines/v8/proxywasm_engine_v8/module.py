@@ -31,11 +31,11 @@ _headroom = headroom(50)
 class V8Module:
     """A module that V8 has compiled.
 
-    The workshop, an isolate of the engine, holds it and its two bridges. Meanwhile, V8 reuses their code when other
-    isolates compile the same bytes.
+    `compiling_isolate` holds it and its two bridges. Meanwhile, V8 reuses their code when other isolates compile the
+    same bytes.
     """
 
-    def __init__(self, route: Route, workshop: Isolate, binary: Binary, compiled: int) -> None:
+    def __init__(self, route: Route, compiling_isolate: Isolate, binary: Binary, compiled: int) -> None:
         self.route = route
         self.binary = binary
         self.is_optimised = False
@@ -48,8 +48,8 @@ class V8Module:
         self.callees = {**self.callable_exports, **({binary.start_name: _START} if binary.start_name else {})}
         wanted = tuple(item.type for item in self.imports if item.type is not None and is_numeric(item.type))
         self.codes = (imports_bridge(wanted), binary.rewritten, exports_bridge(tuple(self.callees.values())))
-        held = [compiled, *(workshop.compile(code) for code in (self.codes[0], self.codes[2]))]
-        weakref.finalize(self, _drop, workshop, held).atexit = False
+        held = [compiled, *(compiling_isolate.compile(code) for code in (self.codes[0], self.codes[2]))]
+        weakref.finalize(self, _drop, compiling_isolate, held).atexit = False
 
     def instantiate(
         self, functions: Sequence[HostFunction], limits: Limits, bind: Callable[[Instance], None] | None = None
@@ -70,6 +70,6 @@ class V8Module:
                 raise TypeError(f"the exported function {name} {item.type} cannot be called with plain numbers")
 
 
-def _drop(workshop: Isolate, held: Sequence[int]) -> None:
+def _drop(compiling_isolate: Isolate, held: Sequence[int]) -> None:
     for handle in held:
-        workshop.drop(handle)
+        compiling_isolate.drop(handle)

@@ -151,6 +151,6 @@ class Route(Protocol):
         """Make an isolate."""
         ...
 
-    def workshop(self) -> Isolate:
+    def compiling_isolate(self) -> Isolate:
         """The isolate in which modules are compiled. It holds all modules in use."""
         ...

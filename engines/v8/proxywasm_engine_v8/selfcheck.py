@@ -130,7 +130,7 @@ def _outcome(instance: Instance, name: str, *arguments: float) -> object:
 
 def _check_scopes(route: InThread) -> None:
     """Check the offset of V8's counter of handles, with more handles than one of V8's blocks has."""
-    isolate = route.workshop()
+    isolate = route.compiling_isolate()
     library, pointer = isolate.library, isolate.pointer
     with isolate.entered():
         before = library.handles(pointer)

@@ -132,7 +132,7 @@ class InThreadCalls:
             if nested:
                 isolate.recover()
                 if watch is not None and expired:
-                    watch.strike()
+                    watch.refuse_calls()
             else:
                 with isolate.entered():
                     isolate.recover()

@@ -144,7 +144,7 @@ class Watch:
             if isolate is not None and isolate.pointer:
                 isolate.library.interrupt(isolate.at, self._callback, None)
 
-    def strike(self) -> None:
+    def refuse_calls(self) -> None:
         """Refuse further nested calls after one was ended, until the outermost call has ended too."""
         self.numbers[1] = 1
         self.ask()

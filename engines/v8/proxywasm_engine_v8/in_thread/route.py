@@ -40,7 +40,7 @@ class InThread:
         """Make an isolate."""
         return InThreadIsolate(self)
 
-    def workshop(self) -> InThreadIsolate:
+    def compiling_isolate(self) -> InThreadIsolate:
         """The isolate in which modules are compiled."""
         return self._workshop
 

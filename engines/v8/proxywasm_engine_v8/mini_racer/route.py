@@ -34,7 +34,7 @@ class MiniRacer:
         """Make an isolate."""
         return MiniRacerIsolate(self)
 
-    def workshop(self) -> MiniRacerIsolate:
+    def compiling_isolate(self) -> MiniRacerIsolate:
         """The isolate in which modules are compiled; each process has another one."""
         with self._lock:
             if self._workshop is None or self._workshop.thread.process != os.getpid():
