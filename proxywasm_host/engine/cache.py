@@ -12,7 +12,6 @@ import os
 import stat
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Literal
 
+from proxywasm_host.forks import renew_in_children
 from proxywasm_host.own_files import TEMPORARY, NotOursError, check_own, open_own, replace_file, write_temporary
 
 from .protocol import Engine, InvalidModule, Module
@@ -98,15 +98,16 @@ class ModuleCache:
         self._slow = slow or _info
         self._keep = keep
         self._disk = _Disk(Path(directory), size_limit) if directory is not None else None
-        self._renew_locks()
-        _caches.add(self)
+        self._forked()
+        renew_in_children(self)
         self._modules: OrderedDict[object, tuple[Engine, Module]] = OrderedDict()
 
     def __repr__(self) -> str:
         where = "in no directory" if self._disk is None else f"in {self._disk.directory}"
         return f"<ModuleCache {where}>"
 
-    def _renew_locks(self) -> None:
+    def _forked(self) -> None:
+        """Reset the locks: in a child process, no thread compiles."""
         self._lock = threading.Lock()
         self._busy: dict[object, threading.Lock] = {}
 
@@ -190,19 +191,6 @@ class ModuleCache:
         finally:
             with self._lock:
                 self._busy.pop(key, None)
-
-
-_caches: weakref.WeakSet[ModuleCache] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """Reset the locks in a child process, in which no thread compiles."""
-    for cache in list(_caches):
-        cache._renew_locks()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Disk:

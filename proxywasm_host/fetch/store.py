@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections import OrderedDict
 from contextlib import suppress
@@ -16,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from proxywasm_host.fetch.reference import digest_of
+from proxywasm_host.forks import fork_lock
 from proxywasm_host.own_files import TEMPORARY, check_own, open_own, replace_file
 
 __all__ = ["Store"]
@@ -38,7 +38,7 @@ class Store:
     def __init__(self, directory: Path | None, size_limit: int) -> None:
         self.directory = directory
         self._size_limit = size_limit
-        self._lock = threading.Lock()
+        self._lock = fork_lock()
         self._memory: OrderedDict[str, bytes] = OrderedDict()
         self._last: dict[str, str] = {}
 

@@ -6,10 +6,13 @@ They may come from any thread, even while the embedder takes no effects.
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock
+
+from proxywasm_host.forks import fork_lock
 
 __all__ = ["QueueNotifications"]
 
+_lock = fork_lock()
+"""Guards the counts of all plugins."""
 AT_ONCE = 1024
 """Most effects under way at a time; further messages are only counted."""
 
@@ -23,11 +26,10 @@ class QueueNotifications:
         self._under_way = 0
         self._more: dict[int, int] = {}
         """Number of waiting messages by token."""
-        self._lock = Lock()
 
     def add(self, token: int) -> None:
         """Notify the plugin of a message in a queue."""
-        with self._lock:
+        with _lock:
             if self._under_way == AT_ONCE:
                 self._more[token] = self._more.get(token, 0) + 1
                 return
@@ -36,7 +38,7 @@ class QueueNotifications:
 
     def acknowledge(self) -> None:
         """Note that the plugin has handled a notification, and emit the next one."""
-        with self._lock:
+        with _lock:
             if not self._more:
                 self._under_way = max(self._under_way - 1, 0)
                 return

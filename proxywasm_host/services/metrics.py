@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from sys import getsizeof
-from threading import Lock
 from typing import Any, Protocol
 
+from proxywasm_host.forks import fork_lock
 from proxywasm_host.services.quota import MIB, Quota
 
 __all__ = ["BUCKETS", "COUNTER", "GAUGE", "HISTOGRAM", "Histogram", "InMemoryMetrics", "Metrics", "by_kind"]
@@ -83,7 +83,7 @@ class InMemoryMetrics:
         self.samples: dict[str, list[int]] = {}
         self.histograms: dict[str, Histogram] = {}
         self._quota = Quota("the metrics", max_bytes)
-        self._lock = Lock()
+        self._lock = fork_lock()
 
     def define(self, kind: int, name: str) -> None:
         """Define the metric, with the value 0. Raises: QuotaExceeded, if it is new and the quota is used up."""

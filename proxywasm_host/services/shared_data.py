@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import count
-from threading import Lock
 from typing import Protocol
 
+from proxywasm_host.forks import fork_lock
 from proxywasm_host.services.quota import MIB, Quota
 
 __all__ = ["InMemorySharedData", "SharedData"]
@@ -72,7 +72,7 @@ class InMemorySharedData:
         self._clock = clock
         self._spaces: dict[str, _Space] = {}
         self._cas = count(1)
-        self._lock = Lock()
+        self._lock = fork_lock()
 
     def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
         """The value and its CAS number, or ``None`` if the key was never set."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Protocol
 
 from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.forks import fork_lock
 from proxywasm_host.services.quota import MIB, Quota
 
 __all__ = ["InMemorySharedQueues", "SharedQueues", "UnknownQueue"]
@@ -71,7 +71,7 @@ class InMemorySharedQueues:
         self._tokens: dict[tuple[str, bytes], int] = {}
         self._queues: dict[int, _Queue] = {}
         self._quotas: dict[str, Quota] = {}
-        self._lock = Lock()
+        self._lock = fork_lock()
 
     def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
         """Create a queue, or take it over, and return its token. Raises: QuotaExceeded."""

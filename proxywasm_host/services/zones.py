@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any, Literal
 
 from proxywasm_host.errors import ProxyWasmError, not_among
+from proxywasm_host.forks import fork_lock
 from proxywasm_host.services.quota import Quota, QuotaExceeded
 from proxywasm_host.services.shared_queue import InMemorySharedQueues
 
@@ -95,7 +95,7 @@ class Zone:
         self._entries: dict[bytes, tuple[bytes, int]] = {}
         self._used: dict[int, OrderedDict[bytes, None]] = {}
         """Keys by class of size, the most recently used ones at the end."""
-        self._lock = Lock()
+        self._lock = fork_lock()
 
     def get(self, key: bytes) -> tuple[bytes, int] | None:
         """The value and its CAS number."""

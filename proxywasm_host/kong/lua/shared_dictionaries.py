@@ -9,8 +9,9 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import RLock
 from typing import Any, Union
+
+from proxywasm_host.forks import fork_lock
 
 __all__ = ["DEFAULT_SIZES", "SharedDictionaries", "SharedDictionary"]
 
@@ -50,7 +51,7 @@ class SharedDictionary:
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._used = 0
-        self._lock = RLock()
+        self._lock = fork_lock()
 
     def get(self, key: str) -> tuple[Any, ...]:
         with self._lock:

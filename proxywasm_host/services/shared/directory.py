@@ -10,6 +10,7 @@ Rules of this module:
 * LMDB cannot be used after a fork: the child closes its copy, and opens the directory again when it needs it. Closing
   waits for all threads that use LMDB, but a child has only the thread that forked. So each thread holds a lock while it
   uses LMDB, and a fork waits for the locks of all threads.
+* Locks are taken in this order: that of the writing thread, that of the own use, that of opening.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 from proxywasm_host import remedy
 
@@ -36,6 +36,7 @@ except ModuleNotFoundError as error:
     raise remedy.missing("processes", error) from None
 
 from proxywasm_host.errors import ConfigError
+from proxywasm_host.forks import fork_lock, renew_in_children
 from proxywasm_host.services.quota import QuotaExceeded
 from proxywasm_host.services.unavailable import Breaker
 
@@ -87,6 +88,7 @@ class Directory:
         self.path = path
         self._breaker = Breaker(f"the state in {path}")
         self._begin()
+        renew_in_children(self)
 
     def _begin(self) -> None:
         self._opened: _Opened | None = None
@@ -170,7 +172,7 @@ class Directory:
 
     def close(self) -> None:
         """Stop sharing; the last process removes the directory. Further use opens it again."""
-        with self._writing, self._opening, _thread.uses:
+        with self._writing, _thread.uses, self._opening:
             opened, self._opened = self._opened, None
             if opened is not None:
                 opened.env.close()
@@ -189,18 +191,13 @@ class Directory:
         return f"<Directory {str(self.path)!r}>"
 
 
-_known: dict[Path, Directory] = {}
+_known: dict[str, Directory] = {}
 """A process may open an LMDB database only once."""
-_known_lock = threading.RLock()
 
 
 def directory(path: Path) -> Directory:
     """The only `Directory` of this path in the process."""
-    with _known_lock:
-        found = _known.get(path)
-        if found is None:
-            found = _known[path] = Directory(path)
-        return found
+    return _known.setdefault(str(path), Directory(path))
 
 
 @atexit.register
@@ -209,45 +206,15 @@ def _close_all() -> None:
         known.close()
 
 
-# -- Forks -------------------------------------------------------------------------------------------------------------
-
-
 class _Thread(threading.local):
     """The state of each thread."""
 
     def __init__(self) -> None:
-        self.uses = threading.RLock()  # not a Lock, as a signal handler may fork
+        self.uses = fork_lock()
         """Held during each use of LMDB, but not while waiting for other processes that write."""
-        with _known_lock:
-            _all_uses.add(self.uses)
 
 
-_all_uses: WeakSet[threading.RLock] = WeakSet()
 _thread = _Thread()
-_held: list[threading.RLock] = []
-"""The locks of all threads, during a fork."""
-
-
-def _before_fork() -> None:
-    _known_lock.acquire()
-    _held.extend(_all_uses)
-    for uses in _held:
-        uses.acquire()
-
-
-def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().release()
-    _known_lock.release()
-
-
-def _after_fork_in_child() -> None:
-    for known in _known.values():
-        known._forked()
-    _after_fork_in_parent()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 # -- Locks on files ----------------------------------------------------------------------------------------------------

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 
+from proxywasm_host.forks import renew_in_children
 from proxywasm_host.services.quota import QuotaExceeded
 from proxywasm_host.services.unavailable import ServiceUnavailable
 
@@ -81,10 +81,11 @@ class ListeningQueues:
     """Queues with a `Listener` in each process that registers one, also in a fork."""
 
     def __init__(self) -> None:
-        self._begin(os.getpid())
+        self._forked()
+        renew_in_children(self)
 
-    def _begin(self, pid: int) -> None:
-        self._pid = pid
+    def _forked(self) -> None:
+        """Begin without a listener, whose thread is the parent's."""
         self._listener: Listener | None = None
         self._lock = threading.Lock()
 
@@ -94,8 +95,6 @@ class ListeningQueues:
 
     def _listen(self, token: int, on_ready: Callable[[int], None]) -> None:
         """Call `on_ready` for messages of a queue. Raises: ServiceUnavailable."""
-        if self._pid != os.getpid():  # after a fork, the thread is the parent's
-            self._begin(os.getpid())
         with self._lock:
             if self._listener is None:
                 self._listener = self._new_listener()
@@ -105,5 +104,5 @@ class ListeningQueues:
         """Stop the notifications in this process."""
         with self._lock:
             listener, self._listener = self._listener, None
-        if listener is not None and self._pid == os.getpid():
+        if listener is not None:
             listener.close()

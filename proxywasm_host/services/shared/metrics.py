@@ -10,13 +10,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import os
 import threading
 from bisect import bisect_left
 from sys import getsizeof
 from typing import Any, Protocol
 from weakref import WeakSet
 
+from proxywasm_host.forks import fork_lock, renew_in_children
 from proxywasm_host.services.metrics import BUCKETS, HISTOGRAM, METRIC, Histogram, by_kind
 from proxywasm_host.services.quota import MIB, Quota, QuotaExceeded
 from proxywasm_host.services.unavailable import ServiceUnavailable
@@ -62,11 +62,12 @@ class SharedMetrics:
         self._sent: Changes = {}
         """Changes that the store has not confirmed."""
         self._number = 0
+        self._lock = fork_lock()
         self._begin()
         _all.add(self)
+        renew_in_children(self)
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
         self._exchanging = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -171,8 +172,9 @@ class SharedMetrics:
         """Add the last counts, and stop the thread."""
         self._over.set()
         with contextlib.suppress(ServiceUnavailable, QuotaExceeded):
-            while self._sent or self._changes:
-                self.exchange()
+            for _ in range(2):  # an exchange that failed, and then what was counted since; others may go on counting
+                if self._sent or self._changes:
+                    self.exchange()
         if self._thread is not None:
             self._thread.join(1.0)
             self._thread = None
@@ -186,15 +188,7 @@ class SharedMetrics:
 _all: WeakSet[SharedMetrics] = WeakSet()
 
 
-def _after_fork() -> None:
-    for each in list(_all):
-        each._forked()
-
-
 @atexit.register
 def _close_all() -> None:
     for each in list(_all):
         each.close()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,72 @@
+"""Keeps child processes of `os.fork` from waiting for threads that only their parent has.
+
+A child has only the thread that forked. A lock that another thread held at that moment stays locked in the child for
+ever, and what it guards may be half changed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Protocol
+from weakref import WeakSet
+
+__all__ = ["Forked", "fork_lock", "renew_in_children"]
+
+
+class Forked(Protocol):
+    """An object with locks, threads or open files that a child process must not share."""
+
+    def _forked(self) -> None:
+        """Replace them. Called in a child process, before its other code, and while no other thread exists."""
+
+
+_known = threading.RLock()
+"""Held during a fork, and while one of these sets changes."""
+_locks: WeakSet[threading.RLock] = WeakSet()
+_renewed: WeakSet[Forked] = WeakSet()
+_forks: list[list[threading.RLock]] = []
+"""The locks that are held for a fork; for several if a signal handler forks meanwhile."""
+
+
+def fork_lock() -> threading.RLock:
+    """A lock that no other thread holds at a fork, because a fork waits for it.
+
+    Its holder must not wait for anything that takes long, nor for a holder of another such lock, and must not make one.
+    It can be taken again by its holder, as a signal handler may fork.
+    """
+    lock = threading.RLock()
+    with _known:
+        _locks.add(lock)
+    return lock
+
+
+def renew_in_children(thing: Forked) -> None:
+    """Call `thing._forked` in each child process, as long as `thing` exists."""
+    with _known:
+        _renewed.add(thing)
+
+
+def _before() -> None:
+    _known.acquire()
+    held: list[threading.RLock] = []
+    _forks.append(held)
+    for lock in list(_locks):
+        lock.acquire()
+        held.append(lock)
+
+
+def _after() -> None:
+    for lock in _forks.pop():
+        lock.release()
+    _known.release()
+
+
+def _in_child() -> None:
+    for thing in list(_renewed):
+        thing._forked()
+    _after()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_in_child)
