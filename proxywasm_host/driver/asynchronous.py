@@ -100,6 +100,7 @@ class AsyncDriver(Dispatcher):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._reset_streams()
         self.host.wake = None
         group, self._group = self._group, None
         self._forget()

@@ -5,6 +5,7 @@ A client is made at the first callout of its kind, so packages that are not used
 
 from __future__ import annotations
 
+import threading
 from importlib import import_module
 from typing import Any
 
@@ -79,7 +80,15 @@ class AsyncClients(_Clients):
 
 
 class Clients(_Clients):
-    """Clients for all threads of a driver. The driver holds its lock while a client is made."""
+    """Clients for all threads of a driver."""
+
+    def __init__(self, clusters: Clusters) -> None:
+        super().__init__(clusters)
+        self._making = threading.Lock()
+
+    def _client(self, kind: type[Callout]) -> Any:
+        with self._making:
+            return super()._client(kind)
 
     def __call__(self, callout: Callout, /, *conversation: Any) -> Reply:
         """Make a callout. Its result or its failure is the reply."""

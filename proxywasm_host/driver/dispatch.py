@@ -8,6 +8,7 @@ Rules of this module:
 * A callout without a client fails at once, so that its guest does not wait for ever.
 * The client of a gRPC stream also gets a conversation, with the guest's messages and a way to deliver replies. The
   client returns the last reply.
+* When the driver ends, it resets the streams that are still attached, as no reply or time-out would wake them later.
 * A stream without progress, in or out, for `stream_idle_timeout` is ended. All streams are checked `IDLE_CHECKS` times
   in that time, so that none needs a timer.
 * Background work of guests gets only a share of the time (`background`), so that requests are not held up.
@@ -50,6 +51,8 @@ CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.Redi
 EXHAUSTED = 8
 """gRPC's RESOURCE_EXHAUSTED."""
 IDLE_CHECKS = 8
+ENDED = "driver_ended"
+"""Response code details of streams that are still attached when their driver ends."""
 HEAL_INTERVAL = 1.0
 """Seconds between attempts to replace a failed guest while there is no new stream that would do so."""
 logger = logging.getLogger("proxywasm_host.driver")
@@ -233,6 +236,14 @@ class Dispatcher:
         if plugin.failure is not None:
             self._heal_later(plugin)
         return self.host.drain()
+
+    def _reset_streams(self) -> None:
+        """Reset all streams: the client gets 503, or its response is cut."""
+        for stream in list(self.sinks):
+            if isinstance(stream, HttpStream):
+                stream._reset(ENDED)
+                self._perform(self.host.drain(), self._begin)
+                self._perform(stream.close(ENDED), self._begin)
 
     # -- Background work ---------------------------------------------------------------------------------------
 

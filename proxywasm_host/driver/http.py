@@ -16,8 +16,6 @@ proxies in the environment not used. httpx2 can neither send nor receive trailer
 from __future__ import annotations
 
 import re
-import threading
-import time
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -31,6 +29,7 @@ except ModuleNotFoundError as error:
     raise remedy.missing("http", error) from None
 
 from proxywasm_host.driver.clusters import SECURE_ANY_HOST, Cluster, Clusters
+from proxywasm_host.driver.in_loop import InLoop
 from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallReply
 
 __all__ = ["AsyncHttpClient", "HttpClient"]
@@ -176,59 +175,8 @@ class AsyncHttpClient:
                     await response.aclose()
 
 
-class HttpClient:
-    """Makes HTTP callouts in the calling thread; several threads may use it. Clients are made on first use.
-
-    The timeout is checked after each read, and limits each wait for the next one.
-    """
+class HttpClient(InLoop[HttpCall, HttpCallReply]):
+    """Makes HTTP callouts for threads; several may use it."""
 
     def __init__(self, clusters: Clusters) -> None:
-        self.clusters = clusters
-        self._clients: dict[Cluster, httpx2.Client] = {}
-        self._lock = threading.Lock()
-
-    def cancel(self, callout: HttpCall) -> None:
-        """Cancel a callout. It continues until it gets an answer or times out; then its reply is dropped."""
-
-    def close(self) -> None:
-        """Close all connections."""
-        with self._lock:
-            for client in self._clients.values():
-                client.close()
-
-    def _client(self, cluster: Cluster) -> httpx2.Client:
-        with self._lock:
-            client = self._clients.get(cluster)
-            if client is None:
-                client = self._clients[cluster] = httpx2.Client(**options(cluster))  # type: ignore[arg-type]
-            return client
-
-    def __call__(self, callout: HttpCall, /) -> HttpCallReply | CalloutFailed:
-        """Make one call. Its result or its failure is the reply."""
-        try:
-            cluster = cluster_of(callout, self.clusters)
-            request = request_of(callout, cluster)
-        except (ValueError, KeyError, httpx2.InvalidURL) as error:
-            return no_answer(error)
-        seconds = seconds_of(callout, cluster)
-        connect = cluster.connect_timeout if seconds is None else min(seconds, cluster.connect_timeout)
-        request.extensions["timeout"] = {"connect": connect, "pool": connect, "read": seconds, "write": seconds}
-        until = None if seconds is None else time.monotonic() + seconds
-        response: httpx2.Response | None = None
-        try:
-            client = self._client(self.clusters.client_of(callout.cluster, cluster))
-            response = client.send(request, stream=True)
-            body = bytearray()
-            for chunk in response.iter_raw():
-                body += chunk
-                if len(body) > cluster.max_response or (until is not None and time.monotonic() > until):
-                    return RESET
-            return reply_of(response, body)
-        except (httpx2.HTTPError, OSError, RuntimeError) as error:
-            if response is not None:
-                return RESET
-            late = until is not None and time.monotonic() >= until and isinstance(error, httpx2.TimeoutException)
-            return timed_out() if late else no_answer(error)
-        finally:
-            if response is not None:
-                response.close()
+        super().__init__(AsyncHttpClient(clusters))

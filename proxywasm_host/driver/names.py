@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 
 from proxywasm_host.driver.clusters import Clusters
+from proxywasm_host.driver.in_loop import InLoop
 from proxywasm_host.runtime.effects import CalloutFailed, NameLookup, NameLookupReply
 
 __all__ = ["AsyncNameClient", "NameClient"]
@@ -39,21 +40,8 @@ class AsyncNameClient:
         """Close nothing."""
 
 
-class NameClient:
-    """Resolves names in a thread."""
+class NameClient(InLoop[NameLookup, NameLookupReply]):
+    """Resolves names for threads; several may use it."""
 
     def __init__(self, clusters: Clusters) -> None:
-        pass
-
-    def __call__(self, callout: NameLookup, /) -> NameLookupReply | CalloutFailed:
-        """Resolve the name of a host. The address or the failure is the reply."""
-        try:
-            return _first(socket.getaddrinfo(callout.cluster, None, type=socket.SOCK_STREAM))
-        except FAILURES as error:
-            return CalloutFailed(str(error))
-
-    def cancel(self, callout: NameLookup) -> None:
-        """Do nothing: the system continues until its own time-out."""
-
-    def close(self) -> None:
-        """Close nothing."""
+        super().__init__(AsyncNameClient(clusters))

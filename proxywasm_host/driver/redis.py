@@ -10,8 +10,6 @@ those with ``MOVED`` are stored.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -21,7 +19,7 @@ try:
     import anyio
     import redis
     import redis.asyncio
-    from redis._parsers import _AsyncRESP2Parser, _RESP2Parser
+    from redis._parsers import _AsyncRESP2Parser
     from redis.backoff import NoBackoff
     from redis.crc import key_slot
 except ModuleNotFoundError as error:
@@ -29,6 +27,7 @@ except ModuleNotFoundError as error:
 
 from proxywasm_host.driver import resp
 from proxywasm_host.driver.clusters import Cluster, Clusters
+from proxywasm_host.driver.in_loop import InLoop
 from proxywasm_host.driver.in_threads import in_thread, on_asyncio
 from proxywasm_host.runtime.effects import CalloutFailed, RedisCall, RedisCallReply
 
@@ -107,23 +106,10 @@ class Search:
         return True
 
 
-def parsers(most: int) -> tuple[type, type]:
-    """Parsers for redis-py that return answers undecoded, one for threads and one for asyncio."""
+def parser(most: int) -> type:
+    """A parser for redis-py that returns answers undecoded."""
 
-    class Parser(_RESP2Parser):  # type: ignore[misc]
-        def _read_response(self, disable_decoding: bool = False, **more: Any) -> Any:
-            if not disable_decoding:
-                return super()._read_response(disable_decoding, **more)
-            reading = resp.reply(most)
-            wanted = next(reading)
-            while True:
-                part = self._buffer.readline(**more) if wanted == resp.LINE else self._buffer.read(wanted, **more)
-                try:
-                    wanted = reading.send(part)
-                except StopIteration as stop:
-                    return stop.value
-
-    class AsyncParser(_AsyncRESP2Parser):  # type: ignore[misc]
+    class Parser(_AsyncRESP2Parser):  # type: ignore[misc]
         async def _read_response(self, disable_decoding: bool = False, **more: Any) -> Any:
             if not disable_decoding:
                 return await super()._read_response(disable_decoding, **more)
@@ -136,7 +122,7 @@ def parsers(most: int) -> tuple[type, type]:
                 except StopIteration as stop:
                     return stop.value
 
-    return Parser, AsyncParser
+    return Parser
 
 
 def database(callout: RedisCall, cluster: Cluster) -> int:
@@ -144,10 +130,9 @@ def database(callout: RedisCall, cluster: Cluster) -> int:
     return int(callout.options.get("db") or urlsplit(cluster.url).path.strip("/") or 0)
 
 
-def pool_options(callout: RedisCall, cluster: Cluster, node: Node, *, asynchronous: bool) -> dict[str, Any]:
+def pool_options(callout: RedisCall, cluster: Cluster, node: Node) -> dict[str, Any]:
     """Options of a connection pool. Raises: ValueError."""
     parts = urlsplit(cluster.url)
-    kind: Any = redis.asyncio if asynchronous else redis
     user, password = callout.username, callout.password
     if not password:
         user, password = unquote(parts.username or "").encode(), unquote(parts.password or "").encode()
@@ -159,15 +144,16 @@ def pool_options(callout: RedisCall, cluster: Cluster, node: Node, *, asynchrono
         "password": password.decode() or None,
         "socket_connect_timeout": cluster.connect_timeout,
         "protocol": 2,
-        "retry": (redis.asyncio.retry.Retry if asynchronous else redis.retry.Retry)(NoBackoff(), 0),
-        "parser_class": parsers(cluster.max_response)[asynchronous],
+        "retry": redis.asyncio.retry.Retry(NoBackoff(), 0),
+        "socket_timeout": None,
+        "parser_class": parser(cluster.max_response),
         "max_connections": cluster.max_connections,
         "timeout": cluster.connect_timeout,
     }
     if parts.scheme == "rediss":
         certificate, key = cluster.certificate or (None, None)
         result |= {
-            "connection_class": kind.SSLConnection,
+            "connection_class": redis.asyncio.SSLConnection,
             "ssl_ca_certs": cluster.verify if isinstance(cluster.verify, str) else None,
             "ssl_cert_reqs": "required" if cluster.verify else "none",
             "ssl_check_hostname": bool(cluster.verify),
@@ -182,62 +168,30 @@ def seconds_of(callout: RedisCall, cluster: Cluster) -> float | None:
     return callout.timeout / 1000 if callout.timeout > 0 else cluster.timeout
 
 
-class _Client:
-    """Base class of both clients, with the connection pools and the known nodes."""
+class AsyncRedisClient:
+    """Makes Redis callouts in an event loop. redis-py supports only asyncio; on trio, another loop makes them."""
 
-    asynchronous = False
-    make_pool: Callable[..., Any]
+    _elsewhere: RedisClient | None = None
 
     def __init__(self, clusters: Clusters) -> None:
         self.clusters = clusters
         self._pools: dict[tuple[Any, ...], Any] = {}
         self._nodes: dict[Cluster, Nodes] = {}
-        self._lock = threading.Lock()
-
-    def _of(self, cluster: Cluster) -> Nodes:
-        with self._lock:
-            return self._nodes.setdefault(cluster, Nodes(cluster))
-
-    def _pool(self, callout: RedisCall, cluster: Cluster, node: Node) -> Any:
-        """The connection pool for a callout. Raises: ValueError."""
-        timeout = None if self.asynchronous else seconds_of(callout, cluster)
-        key = cluster, node, callout.username, callout.password, database(callout, cluster), timeout
-        with self._lock:
-            if key not in self._pools:
-                given = pool_options(callout, cluster, node, asynchronous=self.asynchronous)
-                self._pools[key] = self.make_pool(**given, socket_timeout=timeout)
-            return self._pools[key]
-
-    def _begin(self, callout: RedisCall) -> tuple[Cluster, list[bytes]]:
-        """The cluster and the words of a command. Raises: KeyError; ValueError, for bytes that are not one command."""
-        return self.clusters[callout.cluster], resp.command(callout.query)
-
-    @staticmethod
-    def _packed(query: bytes) -> list[bytes]:
-        return [query if query.endswith(resp.END) else query + resp.END]
-
-
-class AsyncRedisClient(_Client):
-    """Makes Redis callouts in an event loop. redis-py supports only asyncio; on trio, threads make them."""
-
-    asynchronous = True
-    make_pool = staticmethod(redis.asyncio.BlockingConnectionPool)
-    _threads: RedisClient | None = None
 
     async def __call__(self, callout: RedisCall, /) -> RedisCallReply | CalloutFailed:
         """Send one command. Its result or its failure is the reply."""
         if not on_asyncio():
-            self._threads = self._threads or RedisClient(self.clusters)
-            return await in_thread(self._threads, callout)  # type: ignore[return-value]
+            self._elsewhere = self._elsewhere or RedisClient(self.clusters)
+            return await in_thread(self._elsewhere, callout)  # type: ignore[return-value]
         try:
-            cluster, words = self._begin(callout)
+            cluster, words = self.clusters[callout.cluster], resp.command(callout.query)
             with anyio.fail_after(seconds_of(callout, cluster)):
                 return RedisCallReply(await self._ask(callout, cluster, words))
         except (*FAILURES, KeyError, TimeoutError) as error:
             return CalloutFailed(f"{type(error).__name__}: {error}")
 
     async def _ask(self, callout: RedisCall, cluster: Cluster, words: list[bytes]) -> bytes:
-        search = Search(self._of(cluster), words)
+        search = Search(self._nodes.setdefault(cluster, Nodes(cluster)), words)
         while True:
             with search:
                 answer = await self._at(search.node, callout, cluster, words, asking=search.asking)
@@ -246,13 +200,14 @@ class AsyncRedisClient(_Client):
 
     async def _at(self, node: Node, callout: RedisCall, cluster: Cluster, words: list[bytes], *, asking: bool) -> bytes:
         pool = self._pool(callout, cluster, node)
+        query = callout.query if callout.query.endswith(resp.END) else callout.query + resp.END
         connection = await pool.get_connection()
         done = False
         try:
             if asking:
                 await connection.send_packed_command([ASKING])
                 await connection.read_response()
-            await connection.send_packed_command(self._packed(callout.query))
+            await connection.send_packed_command([query])
             answer: bytes = await connection.read_response(disable_decoding=True)
             done = words[0].upper() not in OF_CONNECTION
             return answer
@@ -262,67 +217,23 @@ class AsyncRedisClient(_Client):
                     await connection.disconnect(nowait=True)
                 await pool.release(connection)
 
+    def _pool(self, callout: RedisCall, cluster: Cluster, node: Node) -> Any:
+        """The connection pool for a callout. Raises: ValueError."""
+        key = cluster, node, callout.username, callout.password, database(callout, cluster)
+        if key not in self._pools:
+            self._pools[key] = redis.asyncio.BlockingConnectionPool(**pool_options(callout, cluster, node))
+        return self._pools[key]
+
     async def aclose(self) -> None:
         """Close all connections."""
         for pool in self._pools.values():
             await pool.disconnect()
-        if self._threads is not None:
-            self._threads.close()
+        if self._elsewhere is not None:
+            self._elsewhere.close()
 
 
-class RedisClient(_Client):
-    """Makes Redis callouts in the calling thread; several threads may use it."""
-
-    make_pool = staticmethod(redis.BlockingConnectionPool)
+class RedisClient(InLoop[RedisCall, RedisCallReply]):
+    """Makes Redis callouts for threads; several may use it."""
 
     def __init__(self, clusters: Clusters) -> None:
-        super().__init__(clusters)
-        self._busy: dict[int, Any] = {}
-        """Connections that wait for an answer, by the identity of their callout."""
-
-    def __call__(self, callout: RedisCall, /) -> RedisCallReply | CalloutFailed:
-        """Send one command. Its result or its failure is the reply."""
-        try:
-            cluster, words = self._begin(callout)
-            return RedisCallReply(self._ask(callout, cluster, words))
-        except (*FAILURES, KeyError) as error:
-            return CalloutFailed(f"{type(error).__name__}: {error}")
-
-    def _ask(self, callout: RedisCall, cluster: Cluster, words: list[bytes]) -> bytes:
-        search = Search(self._of(cluster), words)
-        while True:
-            with search:
-                answer = self._at(search.node, callout, cluster, words, asking=search.asking)
-            if not search.goes_on(answer):
-                return answer
-
-    def _at(self, node: Node, callout: RedisCall, cluster: Cluster, words: list[bytes], *, asking: bool) -> bytes:
-        pool = self._pool(callout, cluster, node)
-        connection = pool.get_connection()
-        self._busy[id(callout)] = connection
-        done = False
-        try:
-            if asking:
-                connection.send_packed_command([ASKING])
-                connection.read_response()
-            connection.send_packed_command(self._packed(callout.query))
-            answer: bytes = connection.read_response(disable_decoding=True)
-            done = words[0].upper() not in OF_CONNECTION
-            return answer
-        finally:
-            del self._busy[id(callout)]
-            if not done:
-                connection.disconnect()
-            pool.release(connection)
-
-    def cancel(self, callout: RedisCall) -> None:
-        """Cancel a command, from any thread."""
-        connection = self._busy.get(id(callout))
-        if connection is not None:
-            connection.disconnect()
-
-    def close(self) -> None:
-        """Close all connections."""
-        with self._lock:
-            for pool in self._pools.values():
-                pool.disconnect()
+        super().__init__(AsyncRedisClient(clusters))

@@ -11,17 +11,18 @@ Rules of this module:
 
 * A thread holds `ThreadDriver.lock` while it uses the host, its streams or the driver, so callbacks of one VM never
   overlap. Sinks are called with the lock held. No thread waits for the network with the lock held.
-* A pool of threads makes callouts, and another thread runs ticks. They take the lock to deliver replies and ticks.
+* Some threads make callouts, and another one runs ticks. They take the lock to deliver replies and ticks. None of them
+  delays the end of the process.
 * An exception of a client is logged, and the guest gets a failed callout.
 """
 
 from __future__ import annotations
 
 import heapq
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any, Protocol
 
@@ -35,6 +36,13 @@ from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["Client", "ThreadDriver"]
+
+IDLE = 10.0
+"""Seconds for which a thread waits for the next callout."""
+PATIENCE = 5.0
+"""Seconds that clients get to end their callouts when the driver ends."""
+AGAIN = 0.02
+"""Seconds until a callout is cancelled again that was not found, because it had just begun."""
 
 
 class Client(Protocol):
@@ -76,11 +84,16 @@ class ThreadDriver(Dispatcher):
         self._clients = clients_by_type(clients)
         self._threads = threads
         self._own_clients: Clients | None = None
-        self._pool: ThreadPoolExecutor | None = None
-        self._busy = 0
-        """Number of threads that make callouts or are about to."""
+        self._running = False
+        self._process = 0
+        self._changed = threading.Condition(self.lock)
+        """Notified when a callout waits for a thread, when the driver ends, and then when a thread ends."""
+        self._made = self._idle = 0
+        """Number of threads for callouts, and of those that wait for one."""
+        self._under_way: dict[int, Callout] = {}
+        """Callouts that threads make, by identity."""
         self._queued: dict[tuple[Plugin, int], Callout] = {}
-        """Callouts that wait for a thread. The queue of a pool would keep cancelled ones, with their bodies."""
+        """Callouts that wait for a thread."""
         self._waiting: dict[tuple[Plugin, int], Callout] = {}
         """Callouts that wait for a reply."""
         self._ticking: dict[Plugin, object] = {}
@@ -91,7 +104,7 @@ class ThreadDriver(Dispatcher):
         if isinstance(clusters, Clusters) and clusters.reachable:
             self._own_clients = Clients(clusters)
         with self.lock:
-            self._pool = ThreadPoolExecutor(self._threads, "proxywasm-callout")
+            self._running, self._process = True, os.getpid()
             self._timer.start()
             self.host.wake = lambda: self._timer.after(0, self._woken)
             if self.stream_idle_timeout is not None:
@@ -100,29 +113,47 @@ class ThreadDriver(Dispatcher):
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._process != os.getpid():
+            return  # a child does not have the threads, one of which may have held the lock at the fork
         with self.lock:
+            self._reset_streams()
             self.host.wake = None
-            pool, self._pool = self._pool, None
+            self._running = False
             self._queued.clear()
             for plugin, token in list(self._waiting):
                 self._cancel(plugin, token)
             self._ticking.clear()
             self._forget()
         self._timer.stop()
-        assert pool is not None  # noqa: S101 - entered
-        pool.shutdown(cancel_futures=True)
-        if self._own_clients is not None:  # after the pool, because a later connection would stay open
+        self._end_threads()
+        if self._own_clients is not None:  # after the threads, because a later connection would stay open
             self._own_clients.close()
+            self._own_clients = None
+
+    def _end_threads(self) -> None:
+        """Wait until no thread makes a callout, but not for ever for a client of the embedder."""
+        until = time.monotonic() + PATIENCE
+        with self.lock:
+            self._changed.notify_all()
+            while self._made:
+                for callout in self._under_way.values():
+                    if self._own_clients is not None and type(callout) not in self._clients:
+                        self._own_clients.cancel(callout)
+                if time.monotonic() > until:
+                    names = ", ".join(sorted({type(callout).__name__ for callout in self._under_way.values()}))
+                    logger.warning("the clients of %s do not end: their threads are left to themselves", names)
+                    return
+                self._changed.wait(AGAIN)
 
     def _woken(self) -> None:
         with self.lock:
-            if self._pool is not None:
+            if self._running:
                 self.perform(self.host.drain())
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:
         def later() -> None:
             with self.lock:
-                if self._pool is not None:
+                if self._running:
                     function()
 
         self._timer.after(seconds, later)
@@ -146,16 +177,18 @@ class ThreadDriver(Dispatcher):
     # -- Callouts ------------------------------------------------------------------------------------------------
 
     def _call(self, callout: Callout) -> bool:
-        if self._client(callout) is None or self._pool is None:
+        if self._client(callout) is None or not self._running:
             return False
         self._waiting[callout.plugin, callout.token] = callout
         if isinstance(callout, GrpcStream):
             self._lead(callout)
             return True
         self._queued[callout.plugin, callout.token] = callout
-        if self._busy < self._threads:
-            self._busy += 1
-            self._pool.submit(self._work)
+        if self._idle >= len(self._queued):
+            self._changed.notify()
+        elif self._made < self._threads:
+            threading.Thread(target=self._work, name="proxywasm-callout", daemon=True).start()
+            self._made += 1
         return True
 
     def _client(self, callout: Callout) -> Client | None:
@@ -168,19 +201,28 @@ class ThreadDriver(Dispatcher):
         threading.Thread(target=self._answer, args=(callout, conversation), name=name, daemon=True).start()
 
     def _work(self) -> None:
-        """Make callouts until none waits."""
+        """Make callouts until none comes for some time."""
         while (callout := self._next()) is not None:
             try:
                 self._answer(callout)
             except Exception:  # noqa: BLE001, PERF203 - the next callout is made nevertheless
                 logger.exception("the reply to %s failed", type(callout).__name__)
+            finally:
+                with self.lock:
+                    del self._under_way[id(callout)]
 
     def _next(self) -> Callout | None:
         with self.lock:
+            self._idle += 1
+            self._changed.wait_for(lambda: self._queued or not self._running, IDLE)
+            self._idle -= 1
             if not self._queued:
-                self._busy -= 1
+                self._made -= 1
+                self._changed.notify_all()
                 return None
-            return self._queued.pop(next(iter(self._queued)))
+            callout = self._queued.pop(next(iter(self._queued)))
+            self._under_way[id(callout)] = callout
+            return callout
 
     def _answer(self, callout: Callout, *conversation: Conversation) -> None:
         client = self._client(callout)

@@ -6,7 +6,6 @@ the process.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from proxywasm_host.driver.health import FilterHealth, watch
 from proxywasm_host.driver.recycle import EACH, LATER, Recycle
 from proxywasm_host.driver.refresh import Refresher
 from proxywasm_host.driver.threaded import ThreadDriver
+from proxywasm_host.forks import renew_in_children
 from proxywasm_host.integrations.carrier import Carrier
 from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.runtime.http import HttpStream
@@ -30,27 +30,31 @@ class ThreadCarrier(Carrier):
     """Base of carriers in threads. Args: those of `Carrier`; `clients` are those of `ThreadDriver`."""
 
     def _set_up(self) -> None:
+        self._forked()
+        renew_in_children(self)
+
+    def _forked(self) -> None:
+        """Begin without a host: a child has its own, and must not close its parent's."""
         self._starting = threading.Lock()
-        self._running: tuple[int, ThreadDriver, list[Plugin]] | None = None
+        self._running: tuple[ThreadDriver, list[Plugin]] | None = None
         self._watched: list[FilterHealth] = []
         self._by_request = False
         self._closing = ExitStack()
 
-    def start(self) -> tuple[int, ThreadDriver, list[Plugin]]:
+    def start(self) -> tuple[ThreadDriver, list[Plugin]]:
         """Load the filters, unless this process has loaded them. The first request calls it.
 
         Raises: as `Host.load_plugin`.
         """
         with self._starting:
-            if self._running is None or self._running[0] != os.getpid():
-                self._closing = ExitStack()  # a forked process must not close its parent's
+            if self._running is None:
                 with ExitStack() as opened:
                     host, timeout = opened.enter_context(self._make_host()), self._stream_idle_timeout
                     driver = ThreadDriver(host, self._clients, stream_idle_timeout=timeout, record=self._record)
                     opened.enter_context(driver)
                     filters = filter_list.chain(self.filters)
                     pinned = filter_list.pin(host, filters)
-                    running = os.getpid(), driver, self._load(driver, pinned)
+                    running = driver, self._load(driver, pinned)
                     refresher = Refresher(filters, pinned, host.pin)
                     if refresher.places and host.fetcher.refresh_interval is not None:
                         opened.enter_context(self._refreshing(driver, refresher, host.fetcher.refresh_interval))
@@ -101,7 +105,7 @@ class ThreadCarrier(Carrier):
         def look() -> float:
             with driver.lock:
                 running = self._running
-                why = recycle.why_now(driver.host, running[2]) if running else ""
+                why = recycle.why_now(driver.host, running[1]) if running else ""
                 if not why:
                     return EACH
                 driver.host.renew()
@@ -132,10 +136,10 @@ class ThreadCarrier(Carrier):
         """Replace the running chain. Returns false if the host is being closed."""
         with driver.lock:
             running = self._running
-            if running is None or running[1] is not driver:
+            if running is None or running[0] is not driver:
                 return False
-            self._running = (*running[:2], plugins)
-            for plugin in running[2]:
+            self._running = driver, plugins
+            for plugin in running[1]:
                 driver.perform(plugin.close())
         return True
 
@@ -150,8 +154,7 @@ class ThreadCarrier(Carrier):
             refresher.loaded(chain, place, self.logger)
 
     def _filter_healths(self) -> list[FilterHealth]:
-        running = self._running
-        return [] if running is None or running[0] != os.getpid() else self._watched
+        return [] if self._running is None else self._watched
 
     def close(self) -> None:
         """End the plugins and free their VMs; another request would load them again."""
@@ -166,12 +169,10 @@ class ThreadCarrier(Carrier):
 
         The stream leaves out filters whose rules exclude the authority and path that `addressed` returns.
         """
-        running = self._running
-        if running is None or running[0] != os.getpid():
-            running = self.start()
-        driver = running[1]
+        running = self._running or self.start()
+        driver = running[0]
         with driver.lock:
-            plugins = (self._running or running)[2]  # the chain may have been replaced meanwhile
+            plugins = (self._running or running)[1]  # the chain may have been replaced meanwhile
             if self._by_request:
                 plugins = matching(plugins, *addressed(), properties)
             return driver, self._stream_of(driver, plugins, properties)

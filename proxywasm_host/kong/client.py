@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
-import threading
-from concurrent.futures import CancelledError, Future
 from typing import Any, Union
 
 import anyio
@@ -15,6 +12,7 @@ from anyio.abc import ByteStream, ConnectedUDPSocket
 
 from proxywasm_host.driver import clients
 from proxywasm_host.driver.clusters import Clusters
+from proxywasm_host.driver.in_loop import InLoop
 from proxywasm_host.kong.plugin import Close, Connect, HttpReply, HttpRequest, Receive, Send, ServerCall, Sleep
 from proxywasm_host.kong.servers.pool import Ask, AsyncPool, describe
 from proxywasm_host.kong.task import Answer, PluginCallout
@@ -93,39 +91,11 @@ class AsyncPluginClient:
             asked.pool.close()
 
 
-class PluginClient:
-    """Performs effects for the threads of a driver, in an event loop that runs in its own thread."""
+class PluginClient(InLoop[PluginCallout, Answer]):
+    """Performs effects for the threads of a driver."""
 
     def __init__(self, clusters: Clusters) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._client = AsyncPluginClient(clusters)
-        self._under_way: dict[tuple[int, int], Future[Union[Answer, CalloutFailed]]] = {}
-        self._thread = threading.Thread(target=self._loop.run_forever, name="kong-plugins", daemon=True)
-        self._thread.start()
-
-    def __call__(self, callout: PluginCallout, /) -> Union[Answer, CalloutFailed]:
-        """Perform one effect, and wait for its result."""
-        key = id(callout.plugin), callout.token
-        future = self._under_way[key] = asyncio.run_coroutine_threadsafe(self._client(callout), self._loop)
-        try:
-            return future.result()
-        except CancelledError:
-            return CalloutFailed("closed")
-        finally:
-            del self._under_way[key]
-
-    def cancel(self, callout: PluginCallout) -> None:
-        """Cancel an effect."""
-        future = self._under_way.get((id(callout.plugin), callout.token))
-        if future is not None:
-            future.cancel()
-
-    def close(self) -> None:
-        """Close all connections, and end the thread."""
-        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        super().__init__(AsyncPluginClient(clusters))
 
 
 def _ask(effect: ServerCall) -> Ask:

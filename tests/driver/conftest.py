@@ -42,6 +42,12 @@ class Answers(BaseHTTPRequestHandler):
         self.server.release.wait(20)  # type: ignore[attr-defined]
         self.close_connection = True
 
+    def drips(self, body: bytes) -> None:
+        """A head that comes byte by byte, without end."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nx: ")
+        while not self.server.release.wait(0.01):  # type: ignore[attr-defined]
+            self.wfile.write(b"x")
+
     def begins(self, body: bytes) -> None:
         """An answer that begins, and does not go on until the test is over."""
         self.send_response_only(200)

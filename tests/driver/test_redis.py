@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
 
 import pytest
@@ -141,6 +144,27 @@ def test_a_command_that_changes_its_connection_is_the_last_on_it(run, server, wo
 def test_no_answer_in_time(run, server):
     messages = run(calls(command("BLPOP", "k", "0"), timeout=30), up(server), version="0_2_100")
     assert answers(messages) == ['""']
+
+
+def test_an_answer_that_comes_byte_by_byte(run, server):
+    """Each of them comes in time, the whole never does."""
+    over = threading.Event()
+
+    def drip() -> None:
+        with listening.accept()[0] as connection, contextlib.suppress(OSError):
+            connection.sendall(b"+")
+            while not over.wait(0.01):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        where = Clusters({"up": f"redis://127.0.0.1:{listening.getsockname()[1]}"})
+        try:
+            assert answers(run(calls("PING", timeout=100), where, version="0_2_100")) == ['""']
+        finally:
+            over.set()
+            dripping.join()
 
 
 def test_an_answer_that_is_too_large(run, server):

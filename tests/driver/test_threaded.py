@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from proxywasm_host import Host, Services
+from proxywasm_host.driver import threaded
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.runtime.effects import (
@@ -18,7 +21,10 @@ from proxywasm_host.runtime.effects import (
     RedisCall,
     RedisCallReply,
     RequestHeaders,
+    ResetStream,
 )
+from proxywasm_host.testing.compliance.processes import in_a_child
+from tests.conftest import ENGINES
 from tests.driver.test_asynchronous import ANSWERED, ENDLESS, REDIS, RESET, call
 from tests.support import REQUEST, code
 
@@ -87,7 +93,7 @@ def test_a_path_goes_out_as_it_is(start, log, upstream, path, wire):
 
 @pytest.mark.parametrize(
     ("path", "timeout", "status"),
-    [("silent", 30, "504"), ("resets", 0, "503"), ("halves", 0, "503"), ("nonsense", 0, "503")],
+    [("silent", 30, "504"), ("drips", 100, "504"), ("resets", 0, "503"), ("halves", 0, "503"), ("nonsense", 0, "503")],
 )
 def test_an_upstream_that_does_not_answer(start, log, upstream, path, timeout, status):
     start("@on_configure\n" + call(path, timeout) + ANSWERED, Clusters({"up": upstream.url}))
@@ -118,8 +124,7 @@ def test_a_vm_that_is_gone_before_the_reply(start, log, upstream):
     with driver.lock:
         driver.perform(plugin.close())
         assert not driver._waiting
-    upstream.release.set()
-    driver._pool.shutdown(wait=True)
+    driver.__exit__()
     assert "answered" not in log.messages
 
 
@@ -200,7 +205,7 @@ def test_a_callout_under_way_when_the_driver_ends_leaves_no_connection(engine, l
         asked, ending = threading.Event(), threading.Event()
 
         def called(self, name, authority=None):
-            if threading.current_thread().name.startswith("proxywasm-callout"):
+            if threading.current_thread().name == "proxywasm-clients":
                 self.asked.set()
                 assert self.ending.wait(60)
             return super().called(name, authority)
@@ -211,12 +216,99 @@ def test_a_callout_under_way_when_the_driver_ends_leaves_no_connection(engine, l
         with driver.lock:
             driver.perform(host.drain())
         assert clusters.asked.wait(60)
-        pool = driver._pool
-        shut_down = pool.shutdown
-        pool.shutdown = lambda **options: (clusters.ending.set(), shut_down(**options))
-    assert [path for _, path, *_ in upstream.seen] == ["/echo"]
+        cancel = driver._own_clients.cancel
+        driver._own_clients.cancel = lambda callout: (cancel(callout), clusters.ending.set())
+    assert not driver._under_way
     theirs = [each for each in gc.get_objects() if type(each) is socket.socket and each.fileno() >= 0]
     assert upstream.server_port not in [port_of(each) for each in theirs]
+
+
+@pytest.fixture
+def mute():
+    """The URL of a server that accepts connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_the_driver_ends_although_an_upstream_never_answers(engine, log, mute):
+    """The filter has set no time limit, nor has the cluster."""
+    host = Host(engine, services=Services(log=log, clusters=Clusters({"up": mute})))
+    host.load_plugin(code("c/probe_0_2_1"), configuration="@on_configure\n" + call("echo") * 3)
+    driver = ThreadDriver(host).__enter__()
+    ending = threading.Thread(target=driver.__exit__, daemon=True)
+    ending.start()
+    ending.join(20)
+    assert not ending.is_alive()
+    host.close()
+
+
+def test_the_process_ends_although_an_upstream_never_answers(mute):
+    """Nobody ends the driver, as in many a WSGI server."""
+    program = f"""
+from proxywasm_host import Host, Services
+from proxywasm_host.driver.clusters import Clusters
+from proxywasm_host.driver.threaded import ThreadDriver
+from tests.driver.test_asynchronous import call
+from tests.support import code
+host = Host({ENGINES[0]!r}, services=Services(clusters=Clusters({{"up": {mute!r}}})))
+script = "@on_configure\\nset_tick_period_milliseconds 1\\n" + call("echo")
+host.load_plugin(code("c/probe_0_2_1"), configuration=script)
+driver = ThreadDriver(host).__enter__()
+while not driver._under_way:
+    pass
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_client_that_does_not_end(engine, log, caplog, monkeypatch):
+    monkeypatch.setattr(threaded, "PATIENCE", 0.05)
+    asked, release = threading.Event(), threading.Event()
+
+    def client(callout):
+        asked.set()
+        assert release.wait(20)
+        return GrpcCallReply(b"")
+
+    with Host(engine, services=Services(log=log, clusters={"up"})) as host:
+        host.load_plugin(code("c/probe_0_2_1"), configuration='@on_configure\ngrpc_call up s m "" "" 0')
+        with ThreadDriver(host, {GrpcCall: client}):
+            assert asked.wait(20)
+        assert not release.is_set()
+        release.set()
+    assert "the clients of GrpcCall do not end" in caplog.text
+
+
+def test_streams_that_wait_for_a_filter_end_with_the_driver(engine, log):
+    with Host(engine, services=Services(log=log)) as host:
+        plugin = host.load_plugin(code("c/probe_0_2_1"), configuration="@on_request_headers\nreturn 1\n@on_log\nsay log")
+        effects = []
+        with ThreadDriver(host) as driver:
+            stream = host.http_stream([plugin])
+            driver.attach(stream, effects.append)
+            driver.perform(stream.request_headers(REQUEST, True))
+        assert effects == [ResetStream("driver_ended", stream)]
+        assert stream.closed
+        assert log.messages == ["log"]
+
+
+def test_a_child_process_does_not_end_its_parents_driver(engine, log):
+    """It has none of the threads, one of which holds the lock here."""
+    with Host(engine, services=Services(log=log)) as host, ThreadDriver(host) as driver:
+        held, release = threading.Event(), threading.Event()
+
+        def hold():
+            with driver.lock:
+                held.set()
+                assert release.wait(20)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert held.wait(20)
+        try:
+            assert in_a_child(driver.__exit__) == 0
+        finally:
+            release.set()
+            holder.join()
 
 
 def port_of(connection) -> int | None:

@@ -106,7 +106,7 @@ def through_wsgi(engine: str) -> int:
     middleware = wsgi.ProxyWasmMiddleware(application, CHAIN, engine=engine, buffer_limit=LIMIT)
 
     def guests() -> int:
-        return sum(plugin._vm.memory_bytes for plugin in middleware._running[2])
+        return sum(plugin._vm.memory_bytes for plugin in middleware._running[1])
 
     environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/", "QUERY_STRING": "", "HTTP_HOST": "a"}
     environ |= {"SERVER_PROTOCOL": "HTTP/1.1", "SERVER_NAME": "a", "SERVER_PORT": "80", "wsgi.url_scheme": "http"}

@@ -93,7 +93,7 @@ def test_in_threads(engine, caplog):
         with ThreadPoolExecutor(1) as client:
             slow = client.submit(ask, "/slow")
             assert begun.wait(30)
-            host = served.start()[1].host
+            host = served.start()[0].host
             seen, answers, until = vms(host), [], time.monotonic() + 30
             while len(seen) < 3:
                 assert time.monotonic() < until

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import pytest
 
 from proxywasm_host import PluginError, ProxyWasmError, Services
 from proxywasm_host.integrations.wsgi import Filter, ProxyWasmMiddleware, RequestCut, StreamReset
+from proxywasm_host.testing.compliance.processes import in_a_child
 from tests.integrations.test_asgi import ENDED, ENDS
 from tests.support import code
 
@@ -224,3 +226,74 @@ def test_many_threads_and_a_real_server(wrap):
         server.shutdown()
         thread.join()
     assert (environ["PATH_INFO"], environ["QUERY_STRING"], environ["HTTP_X_WASM"]) == ("/a b", "c=d", "from Rust")
+
+
+def test_requests_that_wait_for_a_filter_end_with_the_middleware(wrap, log):
+    app = wrap(hello, "@on_request_headers\nsay waits\nreturn 1")
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(get, app) for _ in range(2)]
+        while log.messages.count("waits") < 2:
+            pass
+        app.close()
+        assert [each.result(20).status for each in waiting] == ["503 Service Unavailable"] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+class TestForks:
+    """While threads of the parent load filters, or are inside them."""
+
+    @pytest.fixture(autouse=True)
+    def _goes_on(self, engine):
+        if not engine.capabilities.fork:
+            pytest.skip("a host that was opened before a fork cannot be closed after it")
+
+    def test_amid_the_start(self, wrap):
+        app = wrap(hello, "@on_request_headers\nsay hello")
+        reached, go_on = threading.Event(), threading.Event()
+        make = app._make_host
+
+        def slow():
+            reached.set()
+            assert go_on.wait(20)
+            return make()
+
+        def child():
+            app._make_host = make
+            assert get(app).body == b"Hello."
+            app.close()
+
+        app._make_host = slow
+        thread = threading.Thread(target=get, args=(app,))
+        thread.start()
+        assert reached.wait(20)
+        try:
+            assert in_a_child(child) == 0
+        finally:
+            go_on.set()
+            thread.join()
+
+    def test_amid_a_request(self, wrap):
+        app = wrap(hello, "@on_request_headers\nsay hello")
+        driver = app.start()[0]
+        held, go_on = threading.Event(), threading.Event()
+
+        def hold():
+            with driver.lock:
+                held.set()
+                assert go_on.wait(20)
+
+        def child():
+            app.close()
+            assert get(app).body == b"Hello."
+            app.close()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert held.wait(20)
+        try:
+            assert in_a_child(child) == 0
+        finally:
+            go_on.set()
+            thread.join()
+        assert get(app).body == b"Hello."
