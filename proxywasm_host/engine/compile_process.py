@@ -21,6 +21,8 @@ __all__ = ["compile_apart", "main"]
 
 _PROGRAM = f"from {__name__} import main; main()"
 _READY, _REFUSED = b"+", b"-"
+_PATIENCE = 20
+"""Seconds in which the other process must use one second of its processor time. A process that waits uses none."""
 _NO_MEMORY = ("memory allocation of", "MemoryError", "annot allocate memory", "out of memory")
 
 
@@ -63,9 +65,12 @@ def _ask(engine: Engine, bytecode: bytes, seconds: float | None, memory: int | N
             env=environment,
             capture_output=True,
             check=False,
+            timeout=None if seconds is None else _PATIENCE * max(1.0, seconds),
         )
     except OSError:
         return None
+    except subprocess.TimeoutExpired as error:
+        raise InvalidModule(f"compiling did not end within {error.timeout:g} s") from None
     if not done.stdout.startswith(_READY):
         return None
     if done.returncode == 0 and done.stdout[1:2] == _READY:

@@ -32,6 +32,8 @@ MAX_ANSWER = 4 << 20
 """Maximum bytes of answers other than modules: manifests, tokens, errors. Registries limit manifests to this."""
 WAIT = 30.0
 """Maximum seconds without a byte."""
+GRACE = 2.0
+"""Seconds in which a fetch must end after its time limit. The system's resolver cannot be cancelled."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that mean that a server cannot answer now."""
 Result = TypeVar("Result")
@@ -51,6 +53,7 @@ def run(work: Callable[[], Awaitable[Result]], seconds: float) -> Result:
 
     A caller in an event loop blocks that loop meanwhile, like reading a file.
     """
+    late = Unreachable(f"it was not fetched within {seconds:g} seconds")
     outcome: list[Result] = []
     failed: list[BaseException] = []
 
@@ -58,7 +61,7 @@ def run(work: Callable[[], Awaitable[Result]], seconds: float) -> Result:
         with anyio.move_on_after(seconds) as scope:
             outcome.append(await work())
         if scope.cancelled_caught:
-            raise Unreachable(f"it was not fetched within {seconds:g} seconds")
+            raise late
 
     def thread() -> None:
         try:
@@ -68,9 +71,11 @@ def run(work: Callable[[], Awaitable[Result]], seconds: float) -> Result:
 
     runs = threading.Thread(target=thread, name="proxywasm-fetch", daemon=True)
     runs.start()
-    runs.join()
+    runs.join(seconds + GRACE)
     if failed:
         raise failed[0]
+    if not outcome:
+        raise late
     return outcome[0]
 
 

@@ -1,10 +1,10 @@
 """Kong's gateway under test: with the fixture ``proxywasm`` of the plugin for pytest, or a `Harness`.
 
-    @pytest.mark.proxywasm(profile="wasmx")
-    def test_a_route(proxywasm):
-        kong = gateway(proxywasm, "kong.yaml", environment={"KONG_LUA_PACKAGE_PATH": "plugins/?.lua"})
-        proxywasm.http["idp.example"] = 204
-        assert kong.get("http://example.com/api").status == 200
+@pytest.mark.proxywasm(profile="wasmx")
+def test_a_route(proxywasm):
+    kong = gateway(proxywasm, "kong.yaml", environment={"KONG_LUA_PACKAGE_PATH": "plugins/?.lua"})
+    proxywasm.http["idp.example"] = 204
+    assert kong.get("http://example.com/api").status == 200
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ class GatewayUnderTest(FilterUnderTest):
         return KongStream(self.gateway, properties=properties, buffer_limit=self.buffer_limit)
 
 
-def gateway(
-    harness: Harness, config: str | Path, *, environment: Mapping[str, str] | None = None
-) -> GatewayUnderTest:
+def gateway(harness: Harness, config: str | Path, *, environment: Mapping[str, str] | None = None) -> GatewayUnderTest:
     """Load a configuration of Kong, with this environment (``KONG_…``) or that of the process.
 
     HTTP requests of plugins are callouts to ``HOST:PORT`` or ``HOST``, which ``harness.http`` answers; sleeps end by

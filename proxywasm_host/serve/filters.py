@@ -75,9 +75,7 @@ def chains_of(settings: Settings) -> list[list[int]]:
     placeholder = FilterConfig(b"")
     widths = [len(by_rule(placeholder, _rules(filter, lambda *_: b""))) for filter in settings.all_filters]
     ends = list(accumulate(widths))
-    return [
-        [place for at in chain for place in range(ends[at] - widths[at], ends[at])] for chain in settings.chains
-    ]
+    return [[place for at in chain for place in range(ends[at] - widths[at], ends[at])] for chain in settings.chains]
 
 
 def listener_of(settings: HostSettings) -> Listener | None:

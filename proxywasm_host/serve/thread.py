@@ -7,13 +7,14 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from proxywasm_dataplane import ServerThread
 
 __all__ = ["Thread"]
 
 T = TypeVar("T")
+OVER = "the thread of the data plane has ended"
 
 
 class Thread:
@@ -24,7 +25,9 @@ class Thread:
         self.native = ServerThread()
         self.control_loop = asyncio.get_running_loop()
         self._http, self._tcp = (listening[:1], listening[1:]) if http else ((), listening)
-        self._ended = asyncio.Event()
+        self._closed, self._ended = asyncio.Event(), asyncio.Event()
+        self._asked: set[asyncio.Future[Any]] = set()
+        self._ending = False
         self._thread = threading.Thread(target=self._run, name="proxywasm-server")
 
     def start(self) -> None:
@@ -41,7 +44,17 @@ class Thread:
             http = [each.dup().detach() for each in self._http]
             self.native.run(http[0] if http else None, [each.dup().detach() for each in self._tcp])
         finally:
-            self.call_control_loop(self._ended.set)
+            self.call_control_loop(self._over)
+
+    def _over(self) -> None:
+        """Let nobody wait for the thread, which has ended, perhaps after an error."""
+        self._ended.set()
+        self._closed.set()
+        for answer in self._asked:
+            if self._ending:
+                answer.cancel()
+            else:
+                _raise(answer, RuntimeError(OVER))
 
     def call_control_loop(self, function: Callable[[], object]) -> None:
         """Call a function in the control loop soon."""
@@ -49,8 +62,15 @@ class Thread:
             self.control_loop.call_soon_threadsafe(function)
 
     async def ask(self, function: Callable[[], T]) -> T:
-        """Call a function in the thread. Returns its result, or raises its exception."""
+        """Call a function in the thread. Returns its result, or raises its exception.
+
+        Raises: RuntimeError, if the thread has ended.
+        """
+        if self._ended.is_set():
+            raise RuntimeError(OVER)
         answer: asyncio.Future[T] = self.control_loop.create_future()
+        self._asked.add(answer)
+        answer.add_done_callback(self._asked.discard)
 
         def call() -> None:
             try:
@@ -65,12 +85,12 @@ class Thread:
 
     async def close(self, seconds: float) -> None:
         """Accept no more requests, and give the current ones `seconds` to end."""
-        closed = asyncio.Event()
-        self.native.close(seconds, lambda: self.call_control_loop(closed.set))
-        await closed.wait()
+        self.native.close(seconds, lambda: self.call_control_loop(self._closed.set))
+        await self._closed.wait()
 
     async def end(self) -> None:
         """End the thread; requests that still run are cut off."""
+        self._ending = True
         self.native.end()
         await self._ended.wait()
         self._thread.join()

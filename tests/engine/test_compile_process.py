@@ -64,6 +64,13 @@ def test_time_is_limited(serialising: Engine) -> None:
         compile_apart(serialising, wat(f"(module {_hard(20)})"), 1, None)
 
 
+def test_a_process_that_only_waits_is_ended(serialising: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_process, "_PROGRAM", "import sys, time; sys.stdout.write('+'); time.sleep(3600)")
+    monkeypatch.setattr(compile_process, "_PATIENCE", 0.5)
+    with pytest.raises(InvalidModule, match=r"^compiling did not end within 0.5 s$"):
+        compile_apart(serialising, SMALL, 1, None)
+
+
 def test_memory_is_limited(serialising: Engine) -> None:
     with pytest.raises(InvalidModule, match=r"^compiling takes more than 64 MiB of memory$"):
         compile_apart(serialising, wat(f"(module {_hard(4)})"), None, 64 << 20)

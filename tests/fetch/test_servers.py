@@ -182,6 +182,28 @@ def test_a_server_that_takes_its_time_has_only_so_much(files, fetcher):
         fetcher(timeout=0.5).read(files().url + "/drips")
 
 
+def test_a_resolver_that_takes_its_time_has_only_so_much(fetcher, monkeypatch):
+    """It cannot be cancelled."""
+    from proxywasm_host.fetch import session
+
+    monkeypatch.setattr(session, "GRACE", 0.1)
+    over = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def slow(name, *rest, **more):
+        assert name not in ("far.example", b"far.example") or over.wait(20)
+        return resolve("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with pytest.raises(FetchError, match=r"not fetched within 0\.2 seconds"):
+        fetcher(timeout=0.2).read("https://far.example/module.wasm")
+    assert not over.is_set()
+    over.set()
+    for thread in threading.enumerate():
+        if thread.name == "proxywasm-fetch":
+            thread.join()
+
+
 def test_a_redirect_takes_no_credentials_along_and_never_leaves_tls(files, fetcher, tmp_path):
     from proxywasm_host.fetch.session import Session, run
 

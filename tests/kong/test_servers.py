@@ -159,6 +159,24 @@ def test_a_server_that_ends_at_once_is_started_once_a_second(tmp_path, monkeypat
     assert waits == [1.0, 1.0, 1.0]
 
 
+def test_a_server_is_started_again_although_its_own_programs_go_on(tmp_path, monkeypatch, caplog):
+    """They keep its output open."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(process, "REST", 0.02)
+    monkeypatch.setattr(process, "RESTART", 0.02)
+    start = "sh -c 'sleep 5 & echo started'"
+    command = {"KONG_PLUGINSERVER_NAMES": "p", "KONG_PLUGINSERVER_P_QUERY_CMD": "echo []", "KONG_PLUGINSERVER_P_START_CMD": start}
+    [settings] = servers_of(command, str(tmp_path))
+    server = PluginServer(settings)
+    server.start()
+    until = time.monotonic() + 4
+    while caplog.text.count("starting it again") < 2:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    server.stop()
+    assert "started" in caplog.text
+
+
 def test_who_does_not_run_a_server_does_not_end_it(tmp_path):
     command = {"KONG_PLUGINSERVER_NAMES": "p", "KONG_PLUGINSERVER_P_QUERY_CMD": "echo []", "KONG_PLUGINSERVER_P_START_CMD": "sleep 60"}
     [settings] = servers_of(command, str(tmp_path))

@@ -8,6 +8,7 @@ determine whether the memory of an instance can move.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,18 @@ __all__ = ["Reservation"]
 
 _PAGE = 65536
 _SHARE = 3 / 4
-_lock = threading.Lock()
+_lock = threading.RLock()  # the garbage collector may free a reservation while it is held
 _reserved = 0
+
+
+def _after_fork() -> None:
+    """Reset the lock in a child process: a thread of the parent may have held it."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Reservation:

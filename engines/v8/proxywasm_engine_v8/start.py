@@ -13,6 +13,7 @@ V8 starts once per process, with flags for the whole process:
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from importlib.metadata import version
 from pathlib import Path
@@ -51,6 +52,16 @@ def start_v8(route: str | None, *, native: bool, self_check: bool) -> Route:
         if (route, native) not in _started:
             _started[route, native] = _Start(native=native, self_check=self_check).take(route)
         return _started[route, native]
+
+
+def _after_fork() -> None:
+    """Reset the lock in a child process: a thread of the parent may have held it."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _upgrade() -> str:

@@ -38,6 +38,8 @@ MARK = "PROXYWASM_PLUGIN_SERVER"
 """Variable in the environment of a server that identifies it, by its socket."""
 END = 5.0
 """Seconds within which a server must end."""
+REST = 1.0
+"""Seconds to wait for the rest of a server's output. A program that it has started may go on writing."""
 logger = logging.getLogger("proxywasm_host.kong")
 
 
@@ -158,7 +160,7 @@ class PluginServer:
                 os.kill(pid, signal.SIGTERM)
 
     def _once(self, lock: BinaryIO) -> None:
-        """Start the server, and log its output until it ends."""
+        """Run the server until it ends."""
         command = shlex.split(self.settings.start_cmd or "")
         try:
             process = subprocess.Popen(  # noqa: S603 - the configuration's own command
@@ -178,13 +180,19 @@ class PluginServer:
         lock.flush()
         if self._stopping.is_set():
             process.terminate()
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
-        for line in process.stdout:
-            logger.info("[%s:%d] %s", self.name, process.pid, line.decode("utf-8", "replace").rstrip())
+        output = threading.Thread(target=self._log, args=(process,), name=f"pluginserver-{self.name}-log", daemon=True)
+        output.start()
         status = process.wait()
-        process.stdout.close()
+        output.join(REST)
         if not self._stopping.is_set():
             logger.error("plugin server %s (pid %d) ended with %d: starting it again", self.name, process.pid, status)
+
+    def _log(self, process: subprocess.Popen[bytes]) -> None:
+        """Log the output of a server until it ends, and all programs that the server has started."""
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        with process.stdout:
+            for line in process.stdout:
+                logger.info("[%s:%d] %s", self.name, process.pid, line.decode("utf-8", "replace").rstrip())
 
     def ask(self, ask: Ask) -> Said:
         """Call the server (from one thread), and wait for the answer. Raises: OSError, TimeoutError,
