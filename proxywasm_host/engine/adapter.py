@@ -14,6 +14,7 @@ from .protocol import Engine, FunctionType, HostFunction, Import, InvalidModule,
 
 __all__ = [
     "NUMERIC",
+    "after_identity",
     "check_functions",
     "handlers_changed",
     "identity",
@@ -70,9 +71,17 @@ def identity(engine: Engine) -> bytes:
 
 def without_identity(engine: Engine, compiled: bytes) -> bytes:
     """The code after the identity of `engine`. Raises: InvalidModule if the identity is missing or differs."""
+    return compiled[after_identity(engine, compiled) :]
+
+
+def after_identity(engine: Engine, compiled: bytes) -> int:
+    """Where the code after the identity of `engine` begins, for an engine that does not need a copy of it.
+
+    Raises: InvalidModule if the identity is missing or differs.
+    """
     wanted = identity(engine)
     if compiled.startswith(wanted):
-        return compiled[len(wanted) :]
+        return len(wanted)
     if compiled.startswith(b"proxywasm "):
         found = compiled[: compiled.find(b"\n", 0, 200)].decode(errors="replace")
         raise InvalidModule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -16,7 +17,7 @@ import wasmtime
 import wasmtime._ffi as ffi
 
 from proxywasm_host import remedy
-from proxywasm_host.engine.adapter import identity, without_identity
+from proxywasm_host.engine.adapter import after_identity, identity
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule, Limits
 from proxywasm_host.errors import EngineUnavailable, ModuleError
 from proxywasm_host.extension import TURNED_OFF, load
@@ -113,12 +114,19 @@ class WasmtimeEngine:
     def deserialise(self, compiled: bytes) -> WasmtimeModule:
         """Load the result of `WasmtimeModule.serialise` of the same `fingerprint`. Raises: InvalidModule."""
         try:
-            return self._deserialise(without_identity(self, compiled))
+            return self._deserialise(compiled, after_identity(self, compiled))
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(str(error)) from None
 
-    def _deserialise(self, code: bytes) -> WasmtimeModule:
-        return self._module(wasmtime.Module.deserialize(self._engine, code))
+    def _deserialise(self, code: bytes, start: int = 0) -> WasmtimeModule:
+        """The module of the bytes from `start`. wasmtime-py's function would copy them, often tens of megabytes."""
+        found = ctypes.POINTER(ffi.wasmtime_module_t)()
+        address = ctypes.cast(ctypes.c_char_p(code), ctypes.c_void_p).value or 0
+        place = ctypes.cast(address + start, ctypes.POINTER(ctypes.c_uint8))
+        error = ffi.wasmtime_module_deserialize(self._engine.ptr(), place, len(code) - start, ctypes.byref(found))
+        if error:
+            raise wasmtime.WasmtimeError._from_ptr(error)
+        return self._module(wasmtime.Module._from_ptr(found))
 
     @cached_property
     def _serial(self) -> wasmtime.Engine:
