@@ -207,21 +207,54 @@ def output_of(script: str, path: Path | None = None, cwd: Path = ROOT) -> list[s
     return done.stdout.splitlines()
 
 
+@pytest.fixture
+def of_another_version(tmp_path):
+    """A function that builds an engine in C with the header of another version, into a folder of packages."""
+
+    def build(name: str) -> Path:
+        pytest.importorskip(f"proxywasm_engine_{name}")
+        header = (Path(get_include()) / "proxywasm_host.h").read_text()
+        other = re.sub(rf"(PROXYWASM_NATIVE_ABI ){extension.NATIVE_ABI}\b", r"\g<1>999", header)
+        shutil.copytree(get_include(), tmp_path / "include")
+        (tmp_path / "include/proxywasm_host.h").write_text(re.sub(rf'\.{extension.NATIVE_ABI}"', '.999"', other))
+        source = ROOT / f"engines/{name}/proxywasm_engine_{name}"
+        package = tmp_path / source.name
+        shutil.copytree(source, package, ignore=shutil.ignore_patterns("native", "*.so", "__pycache__"))
+        include = [f"-I{tmp_path}/include", f"-I{sysconfig.get_paths()['include']}"]
+        output = ["-o", package / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"]
+        sources = sorted((source / "native").glob("*.c"))
+        subprocess.run(["cc", "-shared", "-fPIC", "-pthread", "-DFINGERPRINT=0", *include, *sources, *output], check=True)
+        return tmp_path
+
+    return build
+
+
+def problem_of(name: str) -> str:
+    return (
+        f"off: it was built for native ABI 999, and this proxywasm-host has {extension.NATIVE_ABI}: "
+        f"install a matching version of proxywasm-engine-{name}"
+    )
+
+
 @needs_compiler
-def test_an_engine_that_was_built_with_the_header_of_another_version_says_so(tmp_path):
-    """It goes on without the extension. Who asks for that hears what to install."""
-    pytest.importorskip("wasmtime")
-    header = (Path(get_include()) / "proxywasm_host.h").read_text()
-    other = re.sub(rf"(PROXYWASM_NATIVE_ABI ){extension.NATIVE_ABI}\b", r"\g<1>999", header)
-    shutil.copytree(get_include(), tmp_path / "include")
-    (tmp_path / "include/proxywasm_host.h").write_text(re.sub(rf'\.{extension.NATIVE_ABI}"', '.999"', other))
-    source = ROOT / "engines/wasmtime/proxywasm_engine_wasmtime"
-    package = tmp_path / source.name
-    shutil.copytree(source, package, ignore=shutil.ignore_patterns("native", "*.so", "__pycache__"))
-    include = [f"-I{tmp_path}/include", f"-I{sysconfig.get_paths()['include']}"]
-    output = ["-o", package / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"]
-    sources = sorted((source / "native").glob("*.c"))
-    subprocess.run(["cc", "-shared", "-fPIC", "-pthread", "-DFINGERPRINT=0", *include, *sources, *output], check=True)
+@pytest.mark.parametrize("name", ["wasmtime", "v8"])
+def test_an_engine_that_was_built_with_the_header_of_another_version_says_so(name, of_another_version):
+    """It goes on without the extension, and runs filters as before."""
+    script = f"""
+from proxywasm_host import Host
+from proxywasm_host.testing import Message, exchange
+with Host({name!r}) as host:
+    print(host.engine.note)
+    auth = host.load_plugin("tests/filters/rust/auth.wasm", configuration="secret")
+    print(exchange(host, [auth], Message.request("GET", "http://a/")).client_response.status)
+"""
+    note, status = output_of(script, of_another_version(name))
+    assert problem_of(name) in note
+    assert status == "401"
+
+
+@needs_compiler
+def test_who_asks_for_an_extension_of_another_version_hears_what_to_install(of_another_version):
     script = """
 from proxywasm_host import open_engine
 from proxywasm_host.errors import EngineUnavailable
@@ -231,13 +264,9 @@ try:
 except EngineUnavailable as error:
     print(error.reason, error.remedy, error.__cause__, sep="\\n")
 """
-    problem = (
-        f"off: it was built for native ABI 999, and this proxywasm-host has {extension.NATIVE_ABI}: "
-        "install a matching version of proxywasm-engine-wasmtime"
-    )
-    note, reason, remedy, cause = output_of(script, tmp_path)
-    assert note == f"C API through ctypes (the C extension is {problem})"
-    assert reason == f"not usable: the C extension of the engine is {problem}"
+    note, reason, remedy, cause = output_of(script, of_another_version("wasmtime"))
+    assert note == f"C API through ctypes (the C extension is {problem_of('wasmtime')})"
+    assert reason == f"not usable: the C extension of the engine is {problem_of('wasmtime')}"
     assert re.fullmatch(r".*pip install --upgrade .*engines/wasmtime, or take another route", remedy)
     assert cause == "None"
 

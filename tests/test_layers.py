@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -34,3 +36,11 @@ def test_what_the_order_of_runtime_leaves_out_is_annotations(graph):
     left_out = next(one["ignore_imports"] for one in contracts if one["name"] == "runtime has one order")
     pairs = [pair.split(" -> ") for pair in left_out]
     assert [pair for pair in pairs if graph.direct_import_exists(importer=pair[0], imported=pair[1])] == []
+
+
+def test_an_exchange_can_do_no_io():
+    """Nor can what it imports: hosts, streams and the rules of HTTP."""
+    io = {"anyio", "asyncio", "http.client", "selectors", "socket", "ssl", "subprocess"}
+    script = f"import proxywasm_host.integrations.exchange, sys; print(*({io!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("\n", "")
