@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from random import Random
 from typing import Any
 
-from proxywasm_host import ENVOY, Host, Services
+from proxywasm_host import ENVOY, WASMX, Host, Services
 from proxywasm_host.abi.held_body import HeldBody
 from proxywasm_host.abi.profile import SPEC
 from proxywasm_host.services import ManualClock
@@ -131,7 +131,7 @@ class Life:
         self.log = Lines()
         self.fed = True  # no event is fed while one of the listener's is
         self.now = Random(number)
-        profile = random.choice([ENVOY, SPEC])
+        profile = random.choice([ENVOY, SPEC, WASMX])
         flags = [part.name for part in fields(profile) if isinstance(getattr(profile, part.name), bool)]
         self.host = Host(
             "wasmtime",
@@ -148,6 +148,7 @@ class Life:
                 "configuration": script(random),
                 "failure_policy": random.choice(["fail_closed", "fail_open", "fail_reload"]),
                 "allow_on_headers_stop_iteration": random.random() < 0.5,
+                "isolation": random.choice(["none", "stream", "filter"]) if profile is WASMX else "none",
             }
             self.lines.append(options["configuration"])
             self.does("load", lambda options=options: self.load(f"c/probe_{version}", options))
