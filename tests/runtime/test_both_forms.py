@@ -14,6 +14,7 @@ from proxywasm_host.abi import context, marshal
 from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.integrations import exchange_base
 from proxywasm_host.runtime import fast_path, outbox, vm_base
+from tests.runtime import transcript
 
 LIVES = 120
 FORMS = {
@@ -119,9 +120,11 @@ def test_what_embedders_see_is_the_same(native):
 
 def test_the_same_comes_of_the_same_events():
     """To see more of them: ``python -m tests.runtime.transcript FIRST LAST``, and ``PROXYWASM_NATIVE=no`` before that."""
-    command = [sys.executable, "-m", "tests.runtime.transcript", "0", str(LIVES)]
+    command = [sys.executable, transcript.__file__, "0", str(LIVES)]
+    # The same packages as here, also if those with sanitizers go before the checkout.
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     runs = [
-        subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(command, env={**here, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for env in ({}, {"PROXYWASM_NATIVE": "no"})
     ]
     (native, errors), (python, others) = (run.communicate() for run in runs)
