@@ -426,7 +426,12 @@ class HostBase:
     def __init__(self, services: Services) -> None:
         self.services = services
         """The services that hostcalls use."""
-        self._outbox = Outbox()
+        self._own_outbox = Outbox()
+
+    @property
+    def _outbox(self) -> Outbox:
+        """The effects of all streams and plugins."""
+        return self._own_outbox
 
     def http_stream(
         self,

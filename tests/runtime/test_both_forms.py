@@ -78,7 +78,7 @@ def test_what_embedders_see_is_the_same(native):
     program = """
     from proxywasm_host import Host
     with Host("wasmtime") as host, host.http_stream([]) as stream:
-        for owner, name in ((host, "services"), (stream, "host"), (stream, "header_limits"),
+        for owner, name in ((host, "services"), (host, "_outbox"), (stream, "host"), (stream, "header_limits"),
                             (stream, "properties"), (stream, "buffer_limit"), (stream, "details")):
             try:
                 setattr(owner, name, getattr(owner, name))
@@ -104,6 +104,7 @@ def test_what_embedders_see_is_the_same(native):
     assert (done.stdout.splitlines(), done.stderr) == (
         [
             "services can be written",
+            "_outbox can be read",
             "host can be read",
             "header_limits can be read",
             "properties can be written",
