@@ -11,13 +11,14 @@ import click
 from proxywasm_host import remedy
 from proxywasm_host.abi.profile import PROFILES
 from proxywasm_host.cli.exit_codes import Exit
-from proxywasm_host.cli.options import about, check_readable
-from proxywasm_host.cli.parameter_types import LONGEST, Data, EngineName, Seconds, Size
+from proxywasm_host.cli.options import about, check_readable, filter_options, of_each
+from proxywasm_host.cli.parameter_types import LONGEST, EngineName, Seconds, Size
 from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 from proxywasm_host.engine.cache import ModuleCache, default_directory
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.engine.registry import list_engines, open_engine
 from proxywasm_host.errors import EngineUnavailable, ModuleError
+from proxywasm_host.runtime.filter_config import FilterConfig
 
 __all__ = ["command"]
 
@@ -27,7 +28,7 @@ NAMES = ("trap", "local", "pause", "chunks", "engines", "memory")
 
 @click.command("fuzz")
 @click.argument("filter", metavar="FILTER.wasm", type=click.Path(path_type=Path))
-@click.option("--config", type=Data(), default="", help="The filter's configuration.")
+@filter_options
 @click.option("--cluster", "clusters", metavar="NAME", multiple=True, help="A cluster that the filter calls.")
 @click.option("--examples", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="Requests to try.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed repeats a search.")
@@ -65,8 +66,7 @@ def command(filter: Path, clusters: Sequence[str], examples: int, seed: int, **o
     except ModuleNotFoundError as error:
         raise click.UsageError(f"proxywasm fuzz needs more: {remedy.missing('fuzz', error)}") from None
     subject = Subject(
-        filter,
-        options["config"] or b"",
+        FilterConfig(filter, **of_each({**options, "engine": ()}, 1, "config")[0]),
         _engines(options["engine"]),
         tuple(clusters),
         options["profile"],

@@ -56,6 +56,7 @@ __all__ = [
     "about",
     "check_readable",
     "command_line_options",
+    "filter_options",
     "is_kong",
     "names_kong",
     "of_each",
@@ -108,8 +109,9 @@ def _option(name: str, *, several: bool = True) -> Callable[[F], F]:
     return click.option(flag, type=kind, multiple=several, default=default, help=help, callback=_checked(option.check))
 
 
+PLAIN_OPTIONS = tuple(map(_option, NAMED))
 FILTER_OPTIONS = (
-    *map(_option, NAMED),
+    *PLAIN_OPTIONS,
     click.option(
         "--engine",
         type=EngineName(),
@@ -181,6 +183,13 @@ HOST_OPTIONS = (
     SHARED_OPTION,
     HOSTCALLS_OPTION,
 )
+
+
+def filter_options(function: F) -> F:
+    """Add the options of one filter to a command, which gets them as keywords for `of_each`."""
+    for option in reversed((*CONFIG_OPTIONS, *PLAIN_OPTIONS)):
+        function = option(function)
+    return function
 
 
 def command_line_options(function: F) -> F:

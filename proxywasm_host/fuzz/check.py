@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from proxywasm_host.abi.marshal import Call, Refusal
 from proxywasm_host.engine.cache import ModuleCache
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.fuzz.example import Example
+from proxywasm_host.runtime.filter_config import OPTIONS, FilterConfig, as_bytes
 from proxywasm_host.testing import Harness, Outcome
 
 __all__ = ["CHECKS", "Finding", "Subject", "check", "check_memory"]
@@ -39,8 +39,7 @@ CHECKS = {
 class Subject:
     """A filter and the engines to run it on. All checks but ``engines`` and ``memory`` use the first engine."""
 
-    filter: Path
-    configuration: bytes = b""
+    filter: FilterConfig
     engines: tuple[str, ...] = ()
     clusters: tuple[str, ...] = ()
     profile: str = "envoy"
@@ -51,10 +50,17 @@ class Subject:
         """A harness without a filter, on an engine."""
         return Harness(engine, profile=self.profile, limits=self.limits, cache=self.cache)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the filter that the command line has too, as far as they differ from the defaults."""
+        given = {name: getattr(self.filter, name) for name, option in OPTIONS.items() if option.plain}
+        differing = {name: value for name, value in given.items() if value != OPTIONS[name].default}
+        return {name: getattr(value, "value", value) for name, value in differing.items()}
+
     def send(self, example: Example, engine: str) -> Outcome:
         """Send an example through a newly loaded filter. Raises: the errors of loading it."""
         with self.harness(engine) as harness:
-            filters = harness(self.filter, self.configuration)
+            filters = harness(self.filter)
             example.scenario.set_answers(filters)
             return example.scenario.send(filters)
 
@@ -70,16 +76,23 @@ class Finding(AssertionError):
         """A command line that reproduces the finding; empty if none can."""
         if self.check in ("chunks", "memory"):
             return ""
-        options = ["--config", subject.configuration.decode("utf-8", "replace")] if subject.configuration else []
+        filter, options = subject.filter, []
+        for flag, text in (("--config", filter.configuration), ("--vm-config", filter.vm_configuration)):
+            options += [flag, as_bytes(text).decode("utf-8", "replace")] if text else []
+        for name, value in subject.options.items():
+            options += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         options += ["--profile", subject.profile] if subject.profile != "envoy" else []
         engine = "all" if self.check == "engines" else self.engines[0]
-        return self.example.command(str(subject.filter), [*options, "--engine", engine, "--ticks", "10"])
+        return self.example.command(str(filter.code), [*options, "--engine", engine, "--ticks", "10"])
 
     def test(self, subject: Subject) -> str:
         """A test for pytest that reproduces the finding by failing."""
         body = TESTS[self.check](self)
         words = {word for line in body for word in re.findall(r"\w+", line)}
         names = [name for name in NAMES if name in words or name == "Harness"]
+        given = [repr(str(subject.filter.code)), repr(as_bytes(subject.filter.configuration))]
+        given += [f"vm_configuration={text!r}"] if (text := subject.filter.vm_configuration) else []
+        given += [f"{name}={value!r}" for name, value in subject.options.items()]
         engine = f"engine, profile={subject.profile!r}" if subject.profile != "envoy" else "engine"
         return "\n".join(
             [
@@ -87,7 +100,7 @@ class Finding(AssertionError):
                 "",
                 "",
                 "def filter(engine):",
-                f"    return Harness({engine})({str(subject.filter)!r}, {subject.configuration!r})",
+                f"    return Harness({engine})({', '.join(given)})",
                 "",
                 "",
                 f"def test_{self.check}():",
@@ -126,7 +139,7 @@ def check_memory(subject: Subject, example: Example) -> None:
     """Check that memory does not grow without an end on any engine. Raises: Finding."""
     for engine in subject.engines:
         with subject.harness(engine) as harness:
-            under_test, scenario = harness(subject.filter, subject.configuration), example.scenario
+            under_test, scenario = harness(subject.filter), example.scenario
             scenario.set_answers(under_test)
             sizes = [0]
             while len(sizes) <= ROUNDS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
@@ -12,6 +13,7 @@ from hypothesis.errors import Flaky
 
 from proxywasm_host.fuzz.check import CHECKS, Finding, Subject, check, check_memory
 from proxywasm_host.fuzz.example import Example, Reply
+from proxywasm_host.runtime.filter_config import as_bytes
 
 __all__ = ["examples_for", "fuzz"]
 
@@ -44,7 +46,7 @@ def fuzz(subject: Subject, *, examples: int = 100, seeded: int = 0, without: Col
     """
     wanted = frozenset(CHECKS) - frozenset(without)
     with subject.harness(subject.engines[0]) as harness:
-        harness(subject.filter, subject.configuration)
+        harness(subject.filter)
 
     @settings(
         max_examples=examples,
@@ -77,10 +79,11 @@ def fuzz(subject: Subject, *, examples: int = 100, seeded: int = 0, without: Col
 
 def examples_for(subject: Subject) -> st.SearchStrategy[Example]:
     """A strategy of examples for a filter, whose headers have names that its module contains, among others."""
-    module = subject.filter.read_bytes()
+    code = subject.filter.code
+    module = code if isinstance(code, bytes) else Path(code).read_bytes()
     own = [name for name in NAMES if name.encode() in module]
     own += sorted({name.decode() for name in OWN.findall(module)}, key=len)[:MOST]
-    text = subject.configuration.decode("utf-8", "replace")
+    text = as_bytes(subject.filter.configuration).decode("utf-8", "replace")
     values = [*VALUES, *([text, f"Bearer {text}"] if 0 < len(text) < 200 and text.isprintable() else [])]
     odd = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=8)
     token = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)

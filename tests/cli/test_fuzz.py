@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 
 import pytest
 
-from proxywasm_host import open_engine
+from proxywasm_host import FilterConfig, open_engine
 from proxywasm_host.fuzz import CHECKS, Subject
 from proxywasm_host.fuzz.check import Finding, check, check_memory
 from proxywasm_host.fuzz.example import Example, Reply
@@ -65,11 +66,13 @@ def test_a_trap(proxywasm, engine):
 )
 def test_what_else_has_to_hold(proxywasm, engine, monkeypatch, name, script, said):
     monkeypatch.setattr("proxywasm_host.fuzz.check.ROUND", 10)
-    words = ("--examples", 20, "--engine", engine.name)
+    words = ("--examples", 20, "--engine", engine.name, "--root-id", "r", "--vm-config", "#v")
     result = proxywasm("fuzz", PROBE, "--config", f"\n{script}", *words)
     found, shown, test = printed(result)
     assert (result.code, found.startswith(f"{name}: {CHECKS[name]}: "), said in found) == (1, True, True), result.out
     assert (shown == "") == (name == "memory")
+    assert ("--vm-config '#v' --root-id r" in shown) == (name != "memory")
+    assert "vm_configuration=b'#v', root_id='r')" in test
     assert fails(test)
 
 
@@ -111,12 +114,12 @@ def test_callouts_that_are_never_answered(command):
 @pytest.mark.several_engines
 def test_engines_that_do_not_agree(monkeypatch):
     engines = ("wasmtime", "v8")
-    subject = Subject(FILTERS / "rust/headers.wasm", b"one", engines)
+    subject = Subject(FilterConfig(FILTERS / "rust/headers.wasm", configuration=b"one"), engines)
     check(subject, Example(), frozenset(CHECKS))
     send = Subject.send
 
     def otherwise(self, example, engine):
-        other = Subject(self.filter, b"two", self.engines) if engine == "v8" else self
+        other = Subject(replace(self.filter, configuration=b"two"), self.engines) if engine == "v8" else self
         return send(other, example, engine)
 
     monkeypatch.setattr(Subject, "send", otherwise)
@@ -130,7 +133,7 @@ def test_engines_that_do_not_agree(monkeypatch):
 
 def test_memory_that_grows_and_then_does_not(engine):
     """A guest whose memory grows in one request is none that leaks."""
-    subject = Subject(FILTERS / "c/probe_0_2_1.wasm", b"@on_request_headers/2\n@on_configure\ngrow 3", (engine.name,))
+    subject = Subject(FilterConfig(FILTERS / "c/probe_0_2_1.wasm", configuration="@on_request_headers/2\n@on_configure\ngrow 3"), (engine.name,))
     check_memory(subject, Example())
 
 
@@ -157,7 +160,7 @@ def test_a_client_that_leaves_and_replies_as_they_are_written():
         "f.grpc['c'] = GrpcStatus(14, 'no')",
         "f.redis['c'] = b''",
     ]
-    with Subject(FILTERS / "rust/headers.wasm").harness("wasmtime") as harness:
+    with Subject(FilterConfig(FILTERS / "rust/headers.wasm")).harness("wasmtime") as harness:
         outcome = scenario.send(harness(FILTERS / "rust/headers.wasm"))
     assert (outcome.upstream.body, outcome.response) == (b"a", None)
     assert literal(["a", b"b" * 41]) == "['a', b'b' * 41]"
