@@ -17,6 +17,7 @@ from mitmproxy import http
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.driver.asynchronous import AsyncDriver
 from proxywasm_host.integrations.exchange import Exchange, RequestHead, ResponseHead, State
+from proxywasm_host.integrations.heads import NO_BODY
 from proxywasm_host.integrations.mitmproxy.flow_data import (
     feed,
     framed,
@@ -185,7 +186,7 @@ class Conversation:
         else:
             self._say("response", self._answered or [], head, body)
         flow.response.status_code = head.status
-        bodiless = flow.request.method == "HEAD" or head.status in (204, 304)
+        bodiless = flow.request.method == "HEAD" or head.status in NO_BODY
         flow.response.headers = http.Headers(head.headers if bodiless else self._framed(head.headers, body, had=True))
         if body is not None:
             flow.response.raw_content = body
