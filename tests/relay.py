@@ -28,10 +28,10 @@ class Relay:
 
     def start(self) -> None:
         """Listen, the first time on a port that the system chooses, later on the same."""
-        listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = listener.getsockname()[1]
-        self._fatal = None
         with self._lock:
+            listener = socket.create_server(("127.0.0.1", self.port))
+            self.port = listener.getsockname()[1]
+            self._fatal = None
             self.died.clear()
             self._open.append(listener)
         self._begin(self._accept, listener)
@@ -44,7 +44,7 @@ class Relay:
         with self._lock:
             while self._open:
                 _end(self._open.pop())
-        self.died.set()
+            self.died.set()
 
     def join(self) -> None:
         """Stop, and wait for the threads."""
