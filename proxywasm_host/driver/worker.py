@@ -102,11 +102,14 @@ class Worker:
                     await self._change(self._filters)
                     self.running = True
                     self._ready.set()
-                    async with anyio.create_task_group() as group:
-                        group.start_soon(self._refresh)
-                        group.start_soon(self._recycled)
-                        await self._stop.wait()
-                        group.cancel_scope.cancel()
+                    try:
+                        async with anyio.create_task_group() as group:
+                            group.start_soon(self._refresh)
+                            group.start_soon(self._recycled)
+                            await self._stop.wait()
+                            group.cancel_scope.cancel()
+                    finally:
+                        self.running = False  # before the driver ends, which takes no more requests
         except Exception as error:
             if self._ready.is_set():
                 self._logger.exception("the worker ended, with its filters")
@@ -123,8 +126,8 @@ class Worker:
 
     @property
     def ended(self) -> bool:
-        """Whether the worker has ended after a successful start."""
-        return self._stopped.is_set() and self._error is None
+        """Whether the worker has begun to end after a successful start."""
+        return self._ready.is_set() and not self.running and self._error is None
 
     async def ready(self) -> None:
         """Wait until the filters are loaded. Raises the errors of `Host` and `Host.load_plugin`."""

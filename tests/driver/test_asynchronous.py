@@ -21,6 +21,7 @@ from proxywasm_host.runtime.effects import (
     RedisCall,
     RedisCallReply,
     RequestHeaders,
+    ResetStream,
 )
 from tests.support import REQUEST, code
 
@@ -337,3 +338,16 @@ async def test_a_client_that_is_broken(start, log, caplog, reply):
     await start(REDIS, {"up"}, {RedisCall: redis}, version="0_2_100")
     await log.until("answered")
     assert ("of the client" if reply is None else "the client's answer") in caplog.text
+
+
+async def test_streams_that_wait_for_a_filter_end_with_the_driver(engine, log):
+    script = "@on_request_headers\nreturn 1\n@on_log\nsay log"
+    with Host(engine, services=Services(log=log)) as host:
+        plugin = host.load_plugin(code("c/probe_0_2_1"), configuration=script)
+        effects = []
+        async with AsyncDriver(host) as driver:
+            stream = host.http_stream([plugin])
+            driver.attach(stream, effects.append)
+            driver.perform(stream.request_headers(REQUEST, True))
+        assert effects == [ResetStream("driver_ended", stream)]
+        assert stream.closed

@@ -225,21 +225,28 @@ def test_a_callout_under_way_when_the_driver_ends_leaves_no_connection(engine, l
 
 @pytest.fixture
 def mute():
-    """The URL of a server that accepts connections, and never answers."""
+    """The listening socket of a server that never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield listening
+
+
+def url_of(listening) -> str:
+    return f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 def test_the_driver_ends_although_an_upstream_never_answers(engine, log, mute):
     """The filter has set no time limit, nor has the cluster."""
-    host = Host(engine, services=Services(log=log, clusters=Clusters({"up": mute})))
+    host = Host(engine, services=Services(log=log, clusters=Clusters({"up": url_of(mute)})))
     host.load_plugin(code("c/probe_0_2_1"), configuration="@on_configure\n" + call("echo") * 3)
     driver = ThreadDriver(host).__enter__()
+    asked = [mute.accept()[0] for _ in range(3)]
     ending = threading.Thread(target=driver.__exit__, daemon=True)
     ending.start()
     ending.join(20)
     assert not ending.is_alive()
     host.close()
+    for connection in asked:
+        connection.close()
 
 
 def test_the_process_ends_although_an_upstream_never_answers(mute):
@@ -250,7 +257,7 @@ from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.threaded import ThreadDriver
 from tests.driver.test_asynchronous import call
 from tests.support import code
-host = Host({ENGINES[0]!r}, services=Services(clusters=Clusters({{"up": {mute!r}}})))
+host = Host({ENGINES[0]!r}, services=Services(clusters=Clusters({{"up": {url_of(mute)!r}}})))
 script = "@on_configure\\nset_tick_period_milliseconds 1\\n" + call("echo")
 host.load_plugin(code("c/probe_0_2_1"), configuration=script)
 driver = ThreadDriver(host).__enter__()

@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from proxywasm_host import Match, Services
+from proxywasm_host.driver.clients import AsyncClients
 from proxywasm_host.integrations import httpx2 as of_httpx2
 from proxywasm_host.integrations import requests as of_requests
 from proxywasm_host.integrations import urllib3 as of_urllib3
@@ -294,3 +295,31 @@ def test_every_program_of_the_page_runs(program, upstream, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     exec(program.replace("http://127.0.0.1:8000", upstream.url), {})
     assert capsys.readouterr().out == "proxy-wasm\n"
+
+
+def test_a_call_while_the_filters_end(upstream, monkeypatch):
+    """It gets new ones: those that end would carry it no more."""
+    asyncio.run(while_filters_end(upstream, monkeypatch))
+
+
+async def while_filters_end(upstream, monkeypatch):
+    ending, ended = asyncio.Event(), asyncio.Event()
+    aclose = AsyncClients.aclose
+
+    async def slow(self):
+        ending.set()
+        await ended.wait()
+        await aclose(self)
+
+    transport = of_httpx2.AsyncProxyWasmTransport(
+        httpx2.AsyncHTTPTransport(), [Filter(code("rust/headers"))], clusters={"up": upstream.url}
+    )
+    async with httpx2.AsyncClient(transport=transport) as client:
+        assert (await client.get(upstream.url)).status_code == 200
+        monkeypatch.setattr(AsyncClients, "aclose", slow)
+        [worker] = transport._workers.values()
+        stopping = asyncio.create_task(worker.stop())  # as after an error
+        await ending.wait()
+        assert (await asyncio.wait_for(client.get(upstream.url), 20)).status_code == 200
+        ended.set()
+        await stopping
