@@ -30,6 +30,7 @@ from proxywasm_host.driver.clients import Clients
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.conversation import Conversation, ThreadConversation
 from proxywasm_host.driver.dispatch import IDLE_CHECKS, Dispatcher, clients_by_type, logger
+from proxywasm_host.forks import renew_in_children
 from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcStream, Reply
 from proxywasm_host.runtime.host import Host
@@ -80,7 +81,7 @@ class ThreadDriver(Dispatcher):
         record: Record | None = None,
     ) -> None:
         super().__init__(host, stream_idle_timeout=stream_idle_timeout, record=record)
-        self.lock = threading.RLock()
+        self.lock: Any = threading.RLock()
         self._clients = clients_by_type(clients)
         self._threads = threads
         self._own_clients: Clients | None = None
@@ -98,6 +99,10 @@ class ThreadDriver(Dispatcher):
         """Callouts that wait for a reply."""
         self._ticking: dict[Plugin, object] = {}
         self._timer = Timer()
+        renew_in_children(self)
+
+    def _forked(self) -> None:
+        self.lock = _ParentsLock()
 
     def __enter__(self) -> ThreadDriver:
         clusters = self.host.services.clusters
@@ -251,6 +256,18 @@ class ThreadDriver(Dispatcher):
                 self._deliver(callout, reply, then)
             else:
                 then()
+
+
+class _ParentsLock:
+    """Replaces the lock of a driver in a child process. Taking it raises RuntimeError."""
+
+    def __enter__(self) -> None:
+        raise RuntimeError("this driver's threads are those of the parent process: enter a ThreadDriver in this one")
+
+    def __exit__(self, *_: object) -> None:
+        raise AssertionError  # never entered
+
+    acquire = __enter__
 
 
 class Timer:

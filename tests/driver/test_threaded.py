@@ -298,8 +298,14 @@ def test_streams_that_wait_for_a_filter_end_with_the_driver(engine, log):
         assert log.messages == ["log"]
 
 
-def test_a_child_process_does_not_end_its_parents_driver(engine, log):
+def test_a_child_process_does_not_use_its_parents_driver(engine, log):
     """It has none of the threads, one of which holds the lock here."""
+
+    def child():
+        with pytest.raises(RuntimeError, match="enter a ThreadDriver in this one"), driver.lock:
+            pass
+        driver.__exit__()
+
     with Host(engine, services=Services(log=log)) as host, ThreadDriver(host) as driver:
         held, release = threading.Event(), threading.Event()
 
@@ -312,7 +318,7 @@ def test_a_child_process_does_not_end_its_parents_driver(engine, log):
         holder.start()
         assert held.wait(20)
         try:
-            assert in_a_child(driver.__exit__) == 0
+            assert in_a_child(child) == 0
         finally:
             release.set()
             holder.join()
