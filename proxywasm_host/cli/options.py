@@ -471,7 +471,8 @@ def _request(method: str, url: str, options: dict[str, Any], http1: bool) -> Mes
 
 def _response(method: bytes, options: dict[str, Any], http1: bool) -> Message:
     status = options["response_status"]
-    headers, chunks = _body(options["response_header"], options["response_body"], options["response_chunk"])
+    data = None if status < 200 or status == 204 else options["response_body"]  # no length: RFC 9110, section 8.6
+    headers, chunks = _body(options["response_header"], data, options["response_chunk"])
     trailers = options["response_trailer"]
     if method == b"HEAD" or status < 200 or status in (204, 304):
         chunks = trailers = []
