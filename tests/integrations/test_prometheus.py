@@ -119,7 +119,7 @@ def test_a_middleware_shows_what_its_filters_count_and_other_processes(carry, tm
     other = open_shared(choice)
     try:
         other.metrics.add(COUNTER, "requests", 10)
-        other.metrics.exchange()
+        other.metrics.merge()
         assert shown(served.app.metrics) == {'wasmcustom_requests_total{name="requests"}': 14}
     finally:
         other.metrics.close()

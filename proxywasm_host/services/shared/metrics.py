@@ -1,7 +1,7 @@
 """Metrics of several processes: each counts separately, and a thread adds its counts to a common store.
 
 A hostcall costs as little as in `InMemoryMetrics`. A process gets the counts of others after `MetricStore.EACH`
-seconds. If it is killed, its counts since the last exchange are lost. While the store does not answer, each process
+seconds. If it is killed, its counts since the last merge are lost. While the store does not answer, each process
 continues to count, and adds its counts later. A gauge has the value that was set last.
 """
 
@@ -35,12 +35,12 @@ class MetricStore(Protocol):
     """A store that adds up the numbers of all processes."""
 
     EACH: float
-    """Seconds between exchanges."""
+    """Seconds between merges."""
 
-    def exchange(self, number: int, changes: Changes) -> Totals:
+    def merge(self, number: int, changes: Changes) -> Totals:
         """Make all changes or none, and return the totals of all processes. Raises: ServiceUnavailable, QuotaExceeded.
 
-        An exchange that raised is repeated with the same `number`. It may have succeeded, and then must have no effect.
+        A merge that raised is repeated with the same `number`. It may have succeeded, and then must have no effect.
         """
         ...
 
@@ -120,30 +120,30 @@ class SharedMetrics:
                 self._change(kind, name, value, kept=False)
 
     def get(self, kind: int, name: str) -> int:
-        """The value of a counter or a gauge, with the counts of others at the last exchange; 0 if it is unknown."""
+        """The value of a counter or a gauge, with the counts of others at the last merge; 0 if it is unknown."""
         return self._values.get((kind, name), 0)
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
         """The present metrics of all processes, as `by_kind` returns them."""
         with contextlib.suppress(ServiceUnavailable, QuotaExceeded):
-            self.exchange()
+            self.merge()
         with self._lock:
             return by_kind(self._values, self._histograms)
 
-    def exchange(self) -> None:
+    def merge(self) -> None:
         """Add the counts of this process, and get the totals. Raises: ServiceUnavailable, QuotaExceeded."""
         with self._exchanging:
             with self._lock:
                 if not self._sent:
                     self._number += 1
                     self._sent, self._changes = self._changes, {}
-            totals = self._store.exchange(self._number, self._sent)
+            totals = self._store.merge(self._number, self._sent)
             with self._lock:
                 self._sent = {}
                 self._learn(totals)
 
     def _learn(self, totals: Totals) -> None:
-        for field, (kept, amount) in self._changes.items():  # counted during the exchange
+        for field, (kept, amount) in self._changes.items():  # counted during the merge
             totals[field] = (totals.get(field, 0) if kept else 0) + amount
         for field, total in totals.items():
             kind, place, name = field.split(":", 2)
@@ -160,7 +160,7 @@ class SharedMetrics:
         over, told = self._over, False
         while not over.is_set():
             try:
-                self.exchange()  # at once, so that this process shares the store from the start
+                self.merge()  # at once, so that this process shares the store from the start
                 told = False
             except (ServiceUnavailable, QuotaExceeded) as error:
                 if not told:
@@ -172,9 +172,9 @@ class SharedMetrics:
         """Add the last counts, and stop the thread."""
         self._over.set()
         with contextlib.suppress(ServiceUnavailable, QuotaExceeded):
-            for _ in range(2):  # an exchange that failed, and then what was counted since; others may go on counting
+            for _ in range(2):  # a merge that failed, and then what was counted since; others may go on counting
                 if self._sent or self._changes:
-                    self.exchange()
+                    self.merge()
         if self._thread is not None:
             self._thread.join(1.0)
             self._thread = None

@@ -339,7 +339,7 @@ class ProcessMetrics:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
 
-    def exchange(self, number: int, changes: Changes) -> Totals:
+    def merge(self, number: int, changes: Changes) -> Totals:
         """Make the changes, and return the totals of all processes. Raises: ServiceUnavailable, QuotaExceeded."""
         if not changes:
             return self._directory.read(_totals)

@@ -77,7 +77,7 @@ DEQUEUE = """
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
 return redis.call('LPOP', KEYS[2])
 """
-EXCHANGE = """
+MERGE = """
 if tonumber(redis.call('GET', KEYS[2]) or '0') < tonumber(ARGV[1]) then
   redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
   for i = 3, #ARGV, 3 do
@@ -117,8 +117,8 @@ class Server:
         at = {"host": "localhost", "port": 6379, **self.client.connection_pool.connection_kwargs}
         self.name = "Redis at " + (at.get("path") or "{host}:{port}".format(**at))
         self._breaker = Breaker(self.name)
-        self.set, self.register, self.enqueue, self.dequeue, self.exchange = map(
-            self.client.register_script, (SET, REGISTER, ENQUEUE, DEQUEUE, EXCHANGE)
+        self.set, self.register, self.enqueue, self.dequeue, self.merge = map(
+            self.client.register_script, (SET, REGISTER, ENQUEUE, DEQUEUE, MERGE)
         )
 
     def _connected(self, timeout: float) -> Any:
@@ -297,13 +297,13 @@ class RedisMetrics:
         self._node = node
         self._name = os.urandom(8).hex()
 
-    def exchange(self, number: int, changes: Changes) -> Totals:
+    def merge(self, number: int, changes: Changes) -> Totals:
         """Make the changes, and return the totals of the node. Raises: ServiceUnavailable, QuotaExceeded."""
         server = self._server
         words: list[Any] = [number, KEPT]
         for field, (kept, amount) in changes.items():
             words += [int(kept), field.encode("utf-8", "surrogateescape"), max(-MOST, min(amount, MOST))]
         keys = [server.key("metrics", self._node), server.key("seen", f"{self._name}-{os.getpid()}")]
-        found = server.ask(server.exchange, keys, words)
+        found = server.ask(server.merge, keys, words)
         pairs = zip(found[::2], found[1::2], strict=True)
         return {name.decode("utf-8", "surrogateescape"): int(total) for name, total in pairs}
