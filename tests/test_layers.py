@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -14,6 +15,8 @@ try:
     import tomllib
 except ImportError:
     import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +33,23 @@ def test_no_module_imports_itself_by_way_of_others(graph):
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
-def test_what_the_order_of_runtime_leaves_out_is_annotations(graph):
-    with open(Path(__file__).parents[1] / "pyproject.toml", "rb") as file:
-        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
-    left_out = next(one["ignore_imports"] for one in contracts if one["name"] == "runtime has one order")
+@pytest.fixture(scope="module")
+def contracts():
+    """The rules for import-linter, by name."""
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        return {one["name"]: one for one in tomllib.load(file)["tool"]["importlinter"]["contracts"]}
+
+
+def test_contributors_are_told_the_order_that_is_checked(contracts):
+    [told] = re.findall(r"Dependencies point one way: (.*?);", (ROOT / "CONTRIBUTING.md").read_text())
+    layers = [layer.replace("proxywasm_host.", "") for layer in contracts["arrows point one way"]["layers"]]
+    places = [next(at for at, layer in enumerate(layers) if name in layer.split(" | ")) for name in re.findall(r"`(\w+)`", told)]
+    assert len(places) > 10
+    assert places == sorted(set(places))
+
+
+def test_what_the_order_of_runtime_leaves_out_is_annotations(graph, contracts):
+    left_out = contracts["runtime has one order"]["ignore_imports"]
     pairs = [pair.split(" -> ") for pair in left_out]
     assert [pair for pair in pairs if graph.direct_import_exists(importer=pair[0], imported=pair[1])] == []
 
