@@ -214,3 +214,53 @@ def test_pytest_is_imported_with_the_suite_only():
         assert "wasmtime" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
+
+
+def test_an_engine_that_lets_a_second_thread_wait_is_told(tmp_path):
+    found, said = outcomes(
+        tmp_path,
+        """
+        import threading
+        from proxywasm_engine_wasmtime import WasmtimeEngine
+        from proxywasm_host.testing.compliance import threads
+
+        threads.PATIENCE = 0.2
+
+        class Patient:
+            def __init__(self, inner):
+                self._inner, self._lock = inner, threading.RLock()
+
+            def __getattr__(self, name):
+                return getattr(self._inner, name)
+
+        class Module(Patient):
+            def instantiate(self, *args):
+                return Instance(self._inner.instantiate(*args))
+
+        class Instance(Patient):
+            def function(self, name):
+                call = self._inner.function(name)
+                def patient(*args):
+                    with self._lock:
+                        return call(*args)
+                return patient
+
+            def close(self):
+                with self._lock:
+                    self._inner.close()
+
+        class Engine(WasmtimeEngine):
+            def compile(self, bytecode):
+                return Module(super().compile(bytecode))
+
+        class TestPatient(EngineComplianceSuite):
+            engine = Engine
+        """,
+        "-k",
+        "second_thread_is_refused_while_a_host or take_turns",
+    )
+    assert found == {
+        "PASSED": {"TestPatient::test_threads_take_turns_in_one_instance"},
+        "FAILED": {"TestPatient::test_a_second_thread_is_refused_while_a_host_function_runs"},
+    }
+    assert "TimeoutError" in said

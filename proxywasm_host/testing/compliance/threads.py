@@ -19,8 +19,15 @@ _ASK = """(module (import "h" "ask" (func $ask (param i32) (result i32)))
   (func (export "one") (result i32) (i32.const 1)))"""
 
 
+PATIENCE = 30.0
+"""Seconds for a call on another thread."""
+
+
 def _on_a_thread(run: Callable[[], object]) -> list[BaseException]:
-    """Run a function on another thread, and wait for it. Returns the exception that it raised, if any."""
+    """Run a function on another thread, and wait for it.
+
+    Returns the exception that it raised, if any; TimeoutError, if it waits for this thread.
+    """
     raised: list[BaseException] = []
 
     def work() -> None:
@@ -29,10 +36,10 @@ def _on_a_thread(run: Callable[[], object]) -> list[BaseException]:
         except BaseException as error:  # noqa: BLE001 - the caller examines it
             raised.append(error)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join()
-    return raised
+    thread.join(PATIENCE)
+    return [TimeoutError("the call waits for another thread")] if thread.is_alive() else raised
 
 
 class Threads(Base):
@@ -51,11 +58,12 @@ class Threads(Base):
             wrong.extend(i for i in range(300) if run(i) != i + number)
             instance.close()
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
         assert wrong == []
 
     def test_threads_take_turns_in_one_instance(self, start: Start) -> None:
@@ -90,13 +98,13 @@ class Threads(Base):
                 guest("pause_and_spin")
             ended.append(caught.value.kind)
 
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        inside.wait()
+        assert inside.wait(PATIENCE)
         with pytest.raises(RuntimeError, match="another thread"):
             guest("one")
         with pytest.raises(RuntimeError, match="another thread"):
             guest.close()
-        thread.join()
+        thread.join(PATIENCE)
         assert ended == [TrapKind.DEADLINE]
         assert guest("one") == 1
