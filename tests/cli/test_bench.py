@@ -18,8 +18,8 @@ def test_as_json(proxywasm, engine):
     assert list(measured) == [
         "request_us", "hostcalls", "callbacks", "crossings", "thread_hops", "load_ms", "memory_bytes", "engine", "python",
     ]  # fmt: skip
+    assert list(measured["request_us"]) == ["median", "iqr"]
     assert measured["request_us"]["median"] > 0
-    assert measured["request_us"]["iqr"] >= 0
     assert min(measured["load_ms"].values()) > 0
     if engine.capabilities.serialise:
         assert measured["load_ms"]["cold"] > measured["load_ms"]["cached"]
