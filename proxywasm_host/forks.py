@@ -7,11 +7,32 @@ ever, and what it guards may be half changed.
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
-__all__ = ["Forked", "fork_lock", "renew_in_children"]
+__all__ = ["Forked", "cached_property", "fork_lock", "renew_in_children"]
+
+if TYPE_CHECKING or sys.version_info >= (3, 12):
+    from functools import cached_property
+else:
+
+    class cached_property:  # noqa: N801 - as in functools
+        """As in functools since CPython 3.12. Before, all instances share a lock, which a child may find taken."""
+
+        def __init__(self, compute: Any) -> None:
+            self._compute = compute
+            self.__doc__ = compute.__doc__
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            self._name = name
+
+        def __get__(self, instance: Any, owner: Any = None) -> Any:
+            if instance is None:
+                return self
+            value = instance.__dict__[self._name] = self._compute(instance)
+            return value
 
 
 class Forked(Protocol):

@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeVar
 
 from proxywasm_host.errors import ModuleError
+from proxywasm_host.forks import cached_property
 
 __all__ = ["Binary", "FunctionSignature"]
 

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from proxywasm_host.fetch.store import Store
-from proxywasm_host.forks import fork_lock
+from proxywasm_host.forks import cached_property, fork_lock
 from proxywasm_host.kong.lua.shared_dictionaries import SharedDictionary
 from proxywasm_host.runtime import queue_notifications
 from proxywasm_host.services import InMemoryMetrics, InMemorySharedData, InMemorySharedQueues
@@ -76,7 +76,7 @@ def shared_metrics():
     class Nothing:
         EACH = 0.25
 
-        def exchange(self, number, changes):
+        def merge(self, number, changes):
             return {}
 
     made = SharedMetrics(Nothing())
@@ -125,6 +125,28 @@ def test_amid_a_change(made):
     threading.Timer(0.05, slow.go_on.set).start()
     assert in_a_child(lambda: change(quick)) == 0
     thread.join()
+
+
+def test_amid_a_property():
+    """That of `functools` has one lock for all objects, before CPython 3.12."""
+
+    class Thing(Slow):
+        @cached_property
+        def known(self):
+            self.wait()
+            return 7
+
+    slow, other = Thing(), Thing()
+    other.go_on.set()
+    thread = threading.Thread(target=lambda: slow.known)
+    thread.start()
+    assert slow.reached.wait(5)
+    try:
+        assert in_a_child(lambda: other.known) == 0
+    finally:
+        slow.go_on.set()
+        thread.join()
+    assert (slow.known, Thing.known.__doc__) == (7, None)
 
 
 def test_amid_a_registration():

@@ -5,10 +5,9 @@ Source: ``getAbiVersion`` in ``bytecode_util.cc`` of Envoy's host: the first exp
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.errors import ModuleError
+from proxywasm_host.forks import cached_property
 from proxywasm_host.wasm import (
     CODE,
     CUSTOM,

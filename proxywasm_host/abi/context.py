@@ -13,7 +13,6 @@ Rules of this module:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxywasm_host.abi.held_body import HeldBody
@@ -23,6 +22,7 @@ from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE, HeaderList
 from proxywasm_host.abi.profile import Profile
 from proxywasm_host.abi.types import AbiVersion, MapType, Status, StreamType
 from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.forks import cached_property
 from proxywasm_host.services import Services
 from proxywasm_host.services.expressions import Expressions
 from proxywasm_host.services.quota import MIB, Quota

@@ -7,11 +7,11 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
+from proxywasm_host.forks import cached_property
 from proxywasm_host.remedy import install_extra
 from proxywasm_host.services import MAX_CALLOUTS
 

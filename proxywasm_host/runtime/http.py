@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from proxywasm_host.abi.hostcalls.headers import add, joined, replace
@@ -29,6 +28,7 @@ from proxywasm_host.abi.native import NATIVE, check_constants
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType, Status
 from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.forks import cached_property
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.arguments import as_body, how_to_write
 from proxywasm_host.runtime.effects import Effect

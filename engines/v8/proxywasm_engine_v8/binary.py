@@ -17,9 +17,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 
 from proxywasm_host.engine.protocol import Export, FunctionType, Import
+from proxywasm_host.forks import cached_property
 
 from .bulk import Bodies, interruptible, joined
 from .reader import Malformed, Reader, Refused, leb, section, vector

@@ -23,10 +23,10 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 
 from proxywasm_host.extension import check_constants
+from proxywasm_host.forks import cached_property
 
 from .extension import NATIVE
 from .reader import Malformed, Reader, Refused, leb, vector

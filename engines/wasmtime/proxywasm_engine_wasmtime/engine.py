@@ -8,7 +8,6 @@ import os
 import platform
 import warnings
 from collections.abc import Mapping
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,6 +20,7 @@ from proxywasm_host.engine.adapter import after_identity, identity
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule, Limits
 from proxywasm_host.errors import EngineUnavailable, ModuleError
 from proxywasm_host.extension import TURNED_OFF, load
+from proxywasm_host.forks import cached_property
 from proxywasm_host.wasm import Binary
 
 from . import signals

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from functools import cached_property
 from typing import Any
+
+from proxywasm_host.forks import cached_property
 
 from .facts import Facts
 from .isolate import InThreadIsolate
