@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
-__all__ = ["Forked", "cached_property", "fork_lock", "renew_in_children"]
+__all__ = ["Forked", "ThreadLocks", "cached_property", "fork_lock", "renew_in_children"]
 
 if TYPE_CHECKING or sys.version_info >= (3, 12):
     from functools import cached_property
@@ -43,7 +43,7 @@ class Forked(Protocol):
 
 
 _known = threading.RLock()
-"""Held during a fork, and while one of these sets changes."""
+"""Held while the process forks, and while one of these sets changes."""
 _locks: WeakSet[threading.RLock] = WeakSet()
 _renewed: WeakSet[Forked] = WeakSet()
 _forks: list[list[threading.RLock]] = []
@@ -53,13 +53,20 @@ _forks: list[list[threading.RLock]] = []
 def fork_lock() -> threading.RLock:
     """A lock that no other thread holds at a fork, because a fork waits for it.
 
-    Its holder must not wait for anything that takes long, nor for a holder of another such lock, and must not make one.
-    It can be taken again by its holder, as a signal handler may fork.
+    Its holder must not wait for anything that takes long, nor for a holder of another such lock. It can be taken again
+    by its holder, as a signal handler may fork.
     """
     lock = threading.RLock()
     with _known:
         _locks.add(lock)
     return lock
+
+
+class ThreadLocks(threading.local):
+    """A `fork_lock` for each thread, with which it delays forks, but no other thread."""
+
+    def __init__(self) -> None:
+        self.own = fork_lock()
 
 
 def renew_in_children(thing: Forked) -> None:
@@ -69,12 +76,18 @@ def renew_in_children(thing: Forked) -> None:
 
 
 def _before() -> None:
-    _known.acquire()
     held: list[threading.RLock] = []
     _forks.append(held)
-    for lock in list(_locks):
-        lock.acquire()
-        held.append(lock)
+    while True:
+        _known.acquire()
+        taken = {id(lock) for lock in held}
+        missing = [lock for lock in _locks if id(lock) not in taken]
+        if not missing:
+            return
+        _known.release()  # the holder of a lock may make another one, if only in a finalizer
+        for lock in missing:
+            lock.acquire()
+            held.append(lock)
 
 
 def _after() -> None:

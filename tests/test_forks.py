@@ -190,6 +190,23 @@ def test_a_lock_in_both_processes():
     elsewhere()
 
 
+def test_a_lock_that_is_made_while_a_fork_waits():
+    lock, reached, go_on = fork_lock(), threading.Event(), threading.Event()
+
+    def make():
+        with lock:
+            reached.set()
+            assert go_on.wait(20)
+            fork_lock()
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    assert reached.wait(5)
+    threading.Timer(0.05, go_on.set).start()
+    assert in_a_child(lambda: None) == 0
+    thread.join()
+
+
 def test_a_signal_handler_that_forks_while_another_fork_begins():
     """Every lock is free afterwards."""
     program = """

@@ -26,7 +26,7 @@ assert os.waitpid(child, 0)[1] == 0
 shared.close()
 shared.data.get("vm", b"k")
 shared.close()
-check("self._writing", "self._opening", "self.uses", "self._exchanging", "listener.py")
+check("self._writing", "self._opening", "self.own", "self._exchanging", "listener.py")
 """
 MIDDLEWARE = """
 import os, threading, time
@@ -53,7 +53,7 @@ time.sleep(0.2)
 get(middleware)
 middleware.close()
 middleware._make_host().close()
-check("self._starting", "driver/threaded.py: self.lock", "exchanging", "self.uses")
+check("self._starting", "driver/threaded.py: self.lock", "exchanging", "self.own")
 """
 
 

@@ -36,7 +36,7 @@ except ModuleNotFoundError as error:
     raise remedy.missing("processes", error) from None
 
 from proxywasm_host.errors import ConfigError
-from proxywasm_host.forks import fork_lock, renew_in_children
+from proxywasm_host.forks import ThreadLocks, renew_in_children
 from proxywasm_host.services.quota import QuotaExceeded
 from proxywasm_host.services.unavailable import Breaker
 
@@ -55,6 +55,8 @@ READERS = 4096
 """Maximum number of reading threads in all processes."""
 NAMES = (b"data", b"used", b"queues", b"messages", b"metrics", b"zones", b"order")
 NAPS = 20e-6, 5e-4
+_uses = ThreadLocks()
+"""Held during each use of LMDB, but not while waiting for other processes that write."""
 T = TypeVar("T")
 
 
@@ -100,7 +102,7 @@ class Directory:
         """Call `look` with a transaction and the databases by name. Raises: ServiceUnavailable."""
         self._breaker.check()
         try:
-            with _thread.uses:
+            with _uses.own:
                 opened = self._opened or self._open()
                 with opened.env.begin() as transaction:
                     return look(transaction, opened.databases)
@@ -117,11 +119,11 @@ class Directory:
             raise self._breaker.failed("other threads write all the time")
         try:
             self._breaker.check()  # the thread that wrote before may have failed
-            with _thread.uses:
+            with _uses.own:
                 opened = self._opened or self._open()
             _lock(opened.writer, last_write=self._last_write)
             try:
-                with _thread.uses, opened.env.begin(write=True) as transaction:
+                with _uses.own, opened.env.begin(write=True) as transaction:
                     return change(transaction, opened.databases)
             finally:
                 fcntl.flock(opened.writer, fcntl.LOCK_UN)
@@ -134,7 +136,7 @@ class Directory:
 
     def _last_write(self) -> int:
         """The number of the last write of any process."""
-        with _thread.uses:
+        with _uses.own:
             return int(self._opened.env.info()["last_txnid"]) if self._opened else 0
 
     def enter(self) -> None:
@@ -172,7 +174,7 @@ class Directory:
 
     def close(self) -> None:
         """Stop sharing; the last process removes the directory. Further use opens it again."""
-        with self._writing, _thread.uses, self._opening:
+        with self._writing, _uses.own, self._opening:
             opened, self._opened = self._opened, None
             if opened is not None:
                 opened.env.close()
@@ -204,17 +206,6 @@ def directory(path: Path) -> Directory:
 def _close_all() -> None:
     for known in list(_known.values()):
         known.close()
-
-
-class _Thread(threading.local):
-    """The state of each thread."""
-
-    def __init__(self) -> None:
-        self.uses = fork_lock()
-        """Held during each use of LMDB, but not while waiting for other processes that write."""
-
-
-_thread = _Thread()
 
 
 # -- Locks on files ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from proxywasm_engine_v8.bridge import FAILED, PAGE, failure
 from proxywasm_engine_v8.glue import GLUE
 from proxywasm_engine_v8.routes import Thrown
+from proxywasm_host.forks import ThreadLocks
 
 from .calls import InThreadCalls
 from .library import Callback, NearLimit, address
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["InThreadIsolate"]
 
+_making = ThreadLocks()
+"""Held while V8 makes or frees something without the GIL: in a child process forked meanwhile, its locks would remain
+taken.
+"""
 _ROOM = 1200 << 20  # bytes that a guest may use beyond the heap limit until it has ended: more than the largest object
 
 
@@ -57,6 +62,11 @@ class InThreadIsolate:
     )
 
     def __init__(self, route: InThread) -> None:
+        with _making.own:
+            self._make(route)
+        _alive.add(self)
+
+    def _make(self, route: InThread) -> None:
         self.route = route
         self.library = library = route.library
         self._kept: list[Any] = []
@@ -92,7 +102,6 @@ class InThreadIsolate:
             self.keep(callback)
             library.isolate_near_limit(self.pointer, callback, None)
         self.page = (ctypes.c_ubyte * PAGE).from_address(self.page_at)
-        _alive.add(self)
 
     def keep(self, thing: object) -> None:
         """Keep `thing` until the isolate is freed."""
@@ -111,7 +120,7 @@ class InThreadIsolate:
     def compile(self, code: bytes) -> int:
         """Make a ``WebAssembly.Module`` of this isolate. The caller frees it with `drop`. Raises: Thrown."""
         library = self.library
-        with self.entered():
+        with _making.own, self.entered():
             if module := library.wasm_compile(self.pointer, code, len(code)):
                 return self._global(module)
             self.recover()
@@ -123,7 +132,7 @@ class InThreadIsolate:
     def instantiate(self, plan: Mapping[str, Any], codes: Sequence[bytes], hosts: Sequence[Any]) -> list[Any]:
         """Make the instance, see `glue`. Returns its functions as global handles. Raises: Thrown."""
         library = self.library
-        with self.entered():
+        with _making.own, self.entered():
             if self.affinity is None:
                 library.isolate_stack_limit(self.pointer, self.stack_limit())
             arguments = [self._string(json.dumps(plan))]
@@ -162,7 +171,7 @@ class InThreadIsolate:
     def drop(self, handle: int) -> None:
         """Free a module."""
         if self.pointer:
-            with self.entered():
+            with _making.own, self.entered():
                 self.library.dispose_global(handle)
                 self.library.isolate_low_memory(self.pointer)
 
@@ -172,7 +181,8 @@ class InThreadIsolate:
         if pointer:
             if self.affinity is not None:
                 self.affinity.end()
-            self.route.dispose(pointer)
+            with _making.own:
+                self.route.dispose(pointer)
             self._kept.clear()
 
     def __del__(self) -> None:
