@@ -21,6 +21,7 @@ import pytest
 from proxywasm_host import Host, Limits, ModuleCache, Services
 from proxywasm_host.runtime.effects import RequestHeaders
 from proxywasm_host.testing import Message, exchange
+from proxywasm_host.testing.compliance import processes
 from proxywasm_host.testing.compliance.processes import in_a_child
 from tests.support import FILTERS, REQUEST, RESPONSE, code
 
@@ -125,6 +126,31 @@ class TestForks:
     def _goes_on(self, engine):
         if not engine.capabilities.fork:
             pytest.skip("what was opened before a fork does not go on after it")
+
+    @pytest.mark.usefixtures("_goes_on")
+    def test_while_other_threads_load_filters(self, engine, monkeypatch):
+        """Whatever they were amid is free in the child: an engine's locks, too."""
+        monkeypatch.setattr(processes, "_PATIENCE", 10.0)
+        over = threading.Event()
+
+        def load():
+            with Host(engine) as host:
+                assert added(host, host.load_plugin(HEADERS, configuration="x")) == b"x"
+
+        def loads():
+            while not over.is_set():
+                load()
+
+        with ThreadPoolExecutor(3) as pool:
+            loading = [pool.submit(loads) for _ in range(3)]
+            try:
+                for number in range(20):
+                    over.wait(0.0007 * number)
+                    assert in_a_child(load) == 0
+            finally:
+                over.set()
+            for each in loading:
+                each.result(30)
 
     def test_plugins_and_streams_go_on_in_both_processes_or_it_is_told(self, engine):
         with Host(engine) as host:

@@ -27,6 +27,7 @@ from . import signals
 from .capi import CApi
 from .deadline import Ticker
 from .exit import quiet_at_exit
+from .making import making
 from .module import WasmtimeModule
 from .selfcheck import MODULE, transcript
 from .stack import GUESTS
@@ -103,18 +104,20 @@ class WasmtimeEngine:
             raise InvalidModule("not a WebAssembly module: it does not begin with the bytes 00 61 73 6d")
         _check_types(bytecode)
         try:
-            if os.getpid() == self._process:
-                return self._module(wasmtime.Module(self._engine, bytecode))
-            # This child process does not have the threads that compile in parallel, and would wait for them for ever.
-            # So another engine with the same configuration compiles, and its code is transferred as bytes.
-            return self._deserialise(bytes(wasmtime.Module(self._serial, bytecode).serialize()))
+            with making.own:
+                if os.getpid() == self._process:
+                    return self._module(wasmtime.Module(self._engine, bytecode))
+                # This child process does not have the threads that compile in parallel, and would wait for them for
+                # ever. So another engine with the same configuration compiles, and its code is transferred as bytes.
+                return self._deserialise(bytes(wasmtime.Module(self._serial, bytecode).serialize()))
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(str(error)) from None
 
     def deserialise(self, compiled: bytes) -> WasmtimeModule:
         """Load the result of `WasmtimeModule.serialise` of the same `fingerprint`. Raises: InvalidModule."""
         try:
-            return self._deserialise(compiled, after_identity(self, compiled))
+            with making.own:
+                return self._deserialise(compiled, after_identity(self, compiled))
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(str(error)) from None
 

@@ -16,6 +16,7 @@ from . import traps
 from .capi import CApi, DeadlineCallback, HostCallback, address_of
 from .deadline import NEVER, Watch
 from .errors import another_thread, closed, link_failure
+from .making import making
 from .trampolines import compile_link
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ OTHER_LIMITS = (1_000_000, -1, 16, 1)
 class Store:
     """A ``wasmtime_store_t``, and the objects that must exist as long as it does."""
 
-    __slots__ = ("_delete", "_kept", "api", "context", "pointer")
+    __slots__ = ("_delete", "_kept", "_making", "api", "context", "pointer")
 
     def __init__(self, api: CApi, engine: wasmtime.Engine) -> None:
         self.api = api
-        self._delete = api.wasmtime_store_delete
+        self._delete, self._making = api.wasmtime_store_delete, making  # for the end of the interpreter
         self._kept: list[Any] = [engine]
         self.pointer: int | None = api.wasmtime_store_new(address_of(engine.ptr()), None, None)
         self.context: int = api.wasmtime_store_context(self.pointer)
@@ -52,7 +53,8 @@ class Store:
         """Free the store, with its instance and memory."""
         pointer, self.pointer = self.pointer, None
         if pointer:
-            self._delete(pointer)
+            with self._making.own:
+                self._delete(pointer)
         self._kept.clear()
 
     def __del__(self) -> None:

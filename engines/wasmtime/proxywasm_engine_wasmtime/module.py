@@ -14,6 +14,7 @@ from proxywasm_host.engine.recursion import headroom
 from . import signals
 from .exit import quiet_at_exit
 from .instance import FastInstance
+from .making import making
 from .objects import ObjectsInstance
 from .stack import check_stack
 
@@ -77,9 +78,10 @@ class WasmtimeModule:
         check_functions(self.imports, functions)
         check_stack()
         signals.bring_forward()
-        if self._api is not None:
-            return FastInstance(self._api, self, functions, limits, bind)
-        return ObjectsInstance(self, functions, limits, bind)
+        with making.own:
+            if self._api is not None:
+                return FastInstance(self._api, self, functions, limits, bind)
+            return ObjectsInstance(self, functions, limits, bind)
 
     def serialise(self) -> bytes:
         """The compiled code, for `WasmtimeEngine.deserialise` with the same fingerprint."""
