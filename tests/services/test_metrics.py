@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from threading import Thread
 
 import pytest
@@ -92,3 +93,25 @@ def test_histograms_share_the_room_that_is_left():
         metrics.record(HISTOGRAM, "a", value)
     metrics.record(HISTOGRAM, "b", 1)
     assert metrics.samples == {"a": list(range(950, 1000)), "b": []}
+
+
+def test_closing_shared_metrics_does_not_wait_for_those_who_go_on_counting():
+    from proxywasm_host.services.shared.metrics import SharedMetrics
+
+    class Store:
+        EACH = 60.0
+        merged = 0
+
+        def merge(self, number, changes):
+            self.merged += 1
+            assert self.merged < 10
+            metrics._changes["0:0:c"] = (True, 1)  # as another thread would count meanwhile
+            return {}
+
+    store = Store()
+    metrics = SharedMetrics(store)
+    metrics._thread = threading.Thread()  # none of its own
+    metrics._thread.start()
+    metrics.add(0, "c", 1)
+    metrics.close()
+    assert store.merged == 2
