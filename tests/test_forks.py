@@ -12,7 +12,6 @@ import pytest
 
 from proxywasm_host.fetch.store import Store
 from proxywasm_host.forks import cached_property, fork_lock
-from proxywasm_host.kong.lua.shared_dictionaries import SharedDictionary
 from proxywasm_host.runtime import queue_notifications
 from proxywasm_host.services import InMemoryMetrics, InMemorySharedData, InMemorySharedQueues
 from proxywasm_host.services.shared.listener import ListeningQueues
@@ -107,6 +106,9 @@ def zone():
 
 
 def dictionary():
+    pytest.importorskip("lupa")
+    from proxywasm_host.kong.lua.shared_dictionaries import SharedDictionary
+
     made = SharedDictionary(1 << 20)
     return lambda value: made.set("k", value), SlowText(), "v"
 
