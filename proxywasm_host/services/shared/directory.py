@@ -119,8 +119,7 @@ class Directory:
             raise self._breaker.failed("other threads write all the time")
         try:
             self._breaker.check()  # the thread that wrote before may have failed
-            with _uses.own:
-                opened = self._opened or self._open()
+            opened = self._opened or self._open()
             _lock(opened.writer, last_write=self._last_write)
             try:
                 with _uses.own, opened.env.begin(write=True) as transaction:
@@ -144,7 +143,7 @@ class Directory:
         self.read(lambda *_: None)
 
     def _open(self) -> _Opened:
-        with self._opening:
+        with _uses.own, self._opening:
             if self._opened is None:
                 alive = _entered(self.path)
                 try:

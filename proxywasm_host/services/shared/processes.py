@@ -16,6 +16,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def opened(directory: Directory, data: SharedData, queues: ProcessSharedQueues) 
     return Shared(data, queues, metrics, close)
 
 
+@lru_cache(maxsize=256)
 def _digest(vm_id: str) -> bytes:
     return blake2b(vm_id.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
