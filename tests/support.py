@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -78,3 +81,23 @@ class Trace:
         events = list(self.events)
         self.events.clear()
         return events
+
+
+@contextmanager
+def held_by_another_thread(lock) -> Iterator[None]:
+    """While another thread holds a lock."""
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            assert release.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(20)
+    try:
+        yield
+    finally:
+        release.set()
+        thread.join()

@@ -26,7 +26,7 @@ from proxywasm_host.runtime.effects import (
 from proxywasm_host.testing.compliance.processes import in_a_child
 from tests.conftest import ENGINES
 from tests.driver.test_asynchronous import ANSWERED, ENDLESS, REDIS, RESET, call
-from tests.support import REQUEST, code
+from tests.support import REQUEST, code, held_by_another_thread
 
 
 class Lines:
@@ -306,22 +306,12 @@ def test_a_child_process_does_not_use_its_parents_driver(engine, log):
             pass
         driver.__exit__()
 
-    with Host(engine, services=Services(log=log)) as host, ThreadDriver(host) as driver:
-        held, release = threading.Event(), threading.Event()
-
-        def hold():
-            with driver.lock:
-                held.set()
-                assert release.wait(20)
-
-        holder = threading.Thread(target=hold)
-        holder.start()
-        assert held.wait(20)
-        try:
-            assert in_a_child(child) == 0
-        finally:
-            release.set()
-            holder.join()
+    with (
+        Host(engine, services=Services(log=log)) as host,
+        ThreadDriver(host) as driver,
+        held_by_another_thread(driver.lock),
+    ):
+        assert in_a_child(child) == 0
 
 
 def port_of(connection) -> int | None:

@@ -19,7 +19,7 @@ from proxywasm_host import PluginError, ProxyWasmError, Services
 from proxywasm_host.integrations.wsgi import Filter, ProxyWasmMiddleware, RequestCut, StreamReset
 from proxywasm_host.testing.compliance.processes import in_a_child
 from tests.integrations.test_asgi import ENDED, ENDS
-from tests.support import code
+from tests.support import code, held_by_another_thread
 
 
 class Response:
@@ -276,24 +276,12 @@ class TestForks:
     def test_amid_a_request(self, wrap):
         app = wrap(hello, "@on_request_headers\nsay hello")
         driver = app.start()[0]
-        held, go_on = threading.Event(), threading.Event()
-
-        def hold():
-            with driver.lock:
-                held.set()
-                assert go_on.wait(20)
 
         def child():
             app.close()
             assert get(app).body == b"Hello."
             app.close()
 
-        thread = threading.Thread(target=hold)
-        thread.start()
-        assert held.wait(20)
-        try:
+        with held_by_another_thread(driver.lock):
             assert in_a_child(child) == 0
-        finally:
-            go_on.set()
-            thread.join()
         assert get(app).body == b"Hello."
